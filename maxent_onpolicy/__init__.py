@@ -1,0 +1,33 @@
+"""Maximum-entropy on-policy reinforcement learning for Stable-Baselines3 users.
+
+Public names are imported on first use, so that tools which only read results
+(``maxent-onpolicy report``) start without loading PyTorch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from maxent_onpolicy.algorithms.maxent_ppo import MaxEntPPO
+    from maxent_onpolicy.algorithms.ppo import PPO
+    from maxent_onpolicy.envs.make import make_vec_env
+
+__version__ = "0.1.0"
+
+__all__ = ["PPO", "MaxEntPPO", "__version__", "make_vec_env"]
+
+_HOME = {
+    "PPO": "maxent_onpolicy.algorithms.ppo",
+    "MaxEntPPO": "maxent_onpolicy.algorithms.maxent_ppo",
+    "make_vec_env": "maxent_onpolicy.envs.make",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""The algorithms; each module is what that algorithm changes."""

@@ -1,0 +1,1 @@
+"""Environments as SB3 VecEnvs."""

@@ -1,0 +1,1 @@
+"""Run directories, the evaluation protocol, statistics and reports."""

@@ -1,0 +1,1 @@
+"""Actor-critic policies with the entropy head, and the action distributions."""
