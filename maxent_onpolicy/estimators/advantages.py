@@ -64,8 +64,8 @@ def gae(
 
 def successor_values(
     value: Float[Tensor, "T B"],
-    last_value: Float[Tensor, "B"],
-    final_value: Float[Tensor, "K"],
+    last_value: Float[Tensor, " B"],
+    final_value: Float[Tensor, " K"],
     final_step: Tensor,
     final_index: Tensor,
 ) -> Float[Tensor, "T B"]:

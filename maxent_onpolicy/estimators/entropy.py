@@ -70,11 +70,11 @@ def soft_advantage(
 
 
 def normalized_soft_advantage(
-    advantage: Float[Tensor, "N"],
-    entropy_advantage: Float[Tensor, "N"],
+    advantage: Float[Tensor, " N"],
+    entropy_advantage: Float[Tensor, " N"],
     tau: float,
     normalization: AdvantageNormalization = "combined",
-) -> Float[Tensor, "N"]:
+) -> Float[Tensor, " N"]:
     """Soft advantage with zero mean and unit scale.
 
     Args:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def normalize_advantage(advantage: Float[Tensor, "N"], epsilon: float = 1e-8) -> Float[Tensor, "N"]:
+def normalize_advantage(advantage: Float[Tensor, " N"], epsilon: float = 1e-8) -> Float[Tensor, " N"]:
     """Shift and scale to zero mean and unit (unbiased) standard deviation; a single element is returned as is."""
     if advantage.numel() <= 1:
         return advantage
@@ -23,9 +23,9 @@ class SurrogateMetrics(NamedTuple):
 
 
 def clipped_surrogate(
-    log_prob: Float[Tensor, "N"],
-    old_log_prob: Float[Tensor, "N"],
-    advantage: Float[Tensor, "N"],
+    log_prob: Float[Tensor, " N"],
+    old_log_prob: Float[Tensor, " N"],
+    advantage: Float[Tensor, " N"],
     clip_range: float,
 ) -> tuple[Float[Tensor, ""], SurrogateMetrics]:
     """PPO's clipped objective, negated (Schulman et al. 2017, arXiv:1707.06347, eq. 7).
@@ -51,14 +51,12 @@ def clipped_surrogate(
     return loss, SurrogateMetrics(clip_fraction, approx_kl)
 
 
-def clip_value(
-    value: Float[Tensor, "N"], old_value: Float[Tensor, "N"], clip_range: float | Tensor
-) -> Float[Tensor, "N"]:
+def clip_value(value: Float[Tensor, " N"], old_value: Float[Tensor, " N"], clip_range: float) -> Float[Tensor, " N"]:
     """Keep a critic's prediction within ``clip_range`` (in units of the value) of its prediction during the rollout."""
     return old_value + torch.clamp(value - old_value, -clip_range, clip_range)
 
 
-def value_loss(value: Float[Tensor, "N"], target: Float[Tensor, "N"], std: float | Tensor = 1.0) -> Float[Tensor, ""]:
+def value_loss(value: Float[Tensor, " N"], target: Float[Tensor, " N"], std: float | Tensor = 1.0) -> Float[Tensor, ""]:
     """Mean squared error of a critic in units of its targets' standard deviation.
 
     Args:
@@ -71,7 +69,7 @@ def value_loss(value: Float[Tensor, "N"], target: Float[Tensor, "N"], std: float
     return loss if isinstance(std, float) and std == 1.0 else loss / std**2
 
 
-def entropy_loss(log_prob: Float[Tensor, "N"], entropy: Float[Tensor, "N"] | None) -> Float[Tensor, ""]:
+def entropy_loss(log_prob: Float[Tensor, " N"], entropy: Float[Tensor, " N"] | None) -> Float[Tensor, ""]:
     """Negative mean entropy (nats), estimated as ``mean(log π)`` for a distribution without a closed form."""
     return -torch.mean(-log_prob) if entropy is None else -torch.mean(entropy)
 

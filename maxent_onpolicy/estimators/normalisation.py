@@ -1,5 +1,6 @@
 """Running moments and PopArt, as functions of their state."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -7,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-class RunningMoments(NamedTuple):
+@dataclass(frozen=True)
+class RunningMoments:
     """Mean, population variance and weight of all samples seen so far.
 
     Attributes:
