@@ -40,7 +40,7 @@ def collect_provenance(command: Sequence[str] | None = None, threads: int | None
         "git": git_revision(Path(__file__).resolve().parent),
         "packages": package_versions(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "os": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "os": operating_system(),
         "cpu": {"model": cpu_model(), "cores": available_cores()},
         "gpu": gpu_names(),
         "threads": threads if threads is not None else (int(omp) if omp.isdigit() else None),
@@ -81,6 +81,15 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def operating_system() -> str:
+    """Return the system's name and the processor architecture; on Linux also the distribution."""
+    try:
+        name = platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        name = platform.release()
+    return f"{platform.system()} ({name}) {platform.machine()}"
 
 
 def cpu_model() -> str:

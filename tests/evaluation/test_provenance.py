@@ -98,7 +98,8 @@ def test_gpu_names_come_from_nvidia_smi(monkeypatch, tmp_path):
 
 def test_reading_results_loads_no_torch():
     code = (
-        "import sys, maxent_onpolicy.evaluation.runs, maxent_onpolicy.evaluation.provenance as p; p.collect_provenance()\n"
+        "import sys\nimport maxent_onpolicy.evaluation.runs\nimport maxent_onpolicy.evaluation.provenance\n"
+        "maxent_onpolicy.evaluation.provenance.collect_provenance()\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
