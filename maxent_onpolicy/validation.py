@@ -56,3 +56,11 @@ def did_you_mean(word: Any, known: Collection[Any]) -> str:
     """Return `` (did you mean 'x'?)`` for the known name closest to ``word``, or an empty string."""
     close = get_close_matches(str(word), [str(name) for name in known], n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+class SB3ArgumentError(ValueError, AssertionError):
+    """A bad value of an argument that SB3 itself rejects with a bare ``assert``.
+
+    Ours are ValueErrors; being an AssertionError too, they are still caught by
+    code written against SB3.
+    """

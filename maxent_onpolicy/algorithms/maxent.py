@@ -1,0 +1,228 @@
+"""The entropy critic as a part that any on-policy algorithm can carry."""
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.preprocessing import get_action_dim
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule
+from torch import Tensor
+
+from maxent_onpolicy.algorithms.base import OnPolicyAlgorithm
+from maxent_onpolicy.engine.buffer import RolloutBuffer
+from maxent_onpolicy.estimators.entropy import (
+    AdvantageNormalization,
+    EntropyReward,
+    advantage_share,
+    augmented_reward,
+    center,
+    entropy_advantage,
+    sampled_entropy_reward,
+    temperature_loss,
+)
+from maxent_onpolicy.estimators.losses import explained_variance
+from maxent_onpolicy.policies.actor_critic import EntropyHeadMixin, with_entropy_head
+from maxent_onpolicy.validation import check_choice, check_range
+
+Temperature = float | Schedule | Literal["auto"]
+
+
+class EntropyCriticMixin(OnPolicyAlgorithm):
+    """State and bookkeeping of the entropy advantage: temperature, entropy rewards, second critic, logging.
+
+    The attributes are the keywords of :class:`~maxent_onpolicy.MaxEntPPO`.
+    """
+
+    policy: EntropyHeadMixin
+    tau: Temperature
+    target_entropy: float | None
+    tau_bounds: tuple[float, float]
+    tau_learning_rate: float
+    entropy_gamma: float
+    entropy_gae_lambda: float
+    entropy_vf_coef: float
+    entropy_reward: EntropyReward
+    entropy_centering: bool
+    popart: bool
+    popart_beta: float
+    reward_augmentation: bool
+    advantage_normalization: AdvantageNormalization
+
+    def _check_arguments(self) -> None:
+        super()._check_arguments()
+        if isinstance(self.tau, str):
+            check_choice("tau", self.tau, ("auto",))
+        elif not callable(self.tau):
+            check_range("tau", self.tau, 0)
+        low, high = self.tau_bounds
+        check_range("tau_bounds[0]", low, 0, low_open=True)
+        check_range("tau_bounds[1]", high, low)
+        check_range("tau_learning_rate", self.tau_learning_rate, 0, low_open=True)
+        check_range("entropy_gamma", self.entropy_gamma, 0, 1)
+        check_range("entropy_gae_lambda", self.entropy_gae_lambda, 0, 1)
+        check_range("entropy_vf_coef", self.entropy_vf_coef, 0)
+        check_range("popart_beta", self.popart_beta, 0, 1, low_open=True)
+        check_choice("entropy_reward", self.entropy_reward, ("sampled", "exact"))
+        check_choice("advantage_normalization", self.advantage_normalization, ("combined", "separate"))
+        if self.target_entropy is not None:
+            check_range("target_entropy", self.target_entropy)
+            if self.tau != "auto":
+                raise ValueError(f"`target_entropy` only applies to `tau='auto'`, got tau={self.tau!r}")
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        if self.tau == "auto":
+            low, high = self.tau_bounds
+            start = min(max(self.initial_tau, low), high)
+            self.log_tau = torch.tensor(math.log(start), device=self.device, requires_grad=True)
+            self.tau_optimizer = torch.optim.Adam([self.log_tau], lr=self.tau_learning_rate)
+            if self.target_entropy is None:
+                self.target_entropy = default_target_entropy(self.action_space)
+        else:
+            self.tau = FloatSchedule(self.tau)
+        if self.entropy_reward == "exact" and self._exact_entropy_is_unknown():
+            raise ValueError(
+                "`entropy_reward='exact'` needs a distribution whose entropy has a closed form; "
+                f"{type(self.policy.action_dist).__name__} has none, use 'sampled'"
+            )
+
+    initial_tau: float = 0.02
+
+    @property
+    def uses_entropy_critic(self) -> bool:
+        """Whether the second critic is trained: not in the single-critic ablation, nor while τ is a constant 0."""
+        return not self.reward_augmentation and not self._is_zero_tau
+
+    @property
+    def _is_zero_tau(self) -> bool:
+        schedule = self.tau.value_schedule if isinstance(self.tau, FloatSchedule) else self.tau
+        if isinstance(schedule, ConstantSchedule):
+            return schedule.val == 0
+        return isinstance(schedule, float | int) and schedule == 0
+
+    @property
+    def current_tau(self) -> float:
+        """The temperature in force, in units of reward per nat."""
+        if self.tau == "auto":
+            return self.log_tau.exp().item()
+        return FloatSchedule(self.tau)(self._current_progress_remaining)
+
+    def _make_policy(self) -> Any:
+        policy_class = with_entropy_head(self.policy_class)
+        head: dict[str, Any] = {"entropy_head": not self.reward_augmentation}
+        head |= {"popart": self.popart, "popart_beta": self.popart_beta}
+        return policy_class(
+            self.observation_space,
+            self.action_space,
+            self.lr_schedule,
+            use_sde=self.use_sde,
+            **head | self.policy_kwargs,
+        )
+
+    def _exact_entropy_is_unknown(self) -> bool:
+        observation = self.rollout_buffer.flat_observation()
+        sample = {k: v[:1] for k, v in observation.items()} if isinstance(observation, dict) else observation[:1]
+        self.policy.set_training_mode(False)
+        with torch.no_grad():
+            return self.policy.get_distribution(sample).entropy() is None
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        state_dicts, variables = super()._get_torch_save_params()
+        if self.tau == "auto":
+            return [*state_dicts, "tau_optimizer"], [*variables, "log_tau"]
+        return state_dicts, variables
+
+    def _estimate_advantages(self, buffer: RolloutBuffer) -> None:
+        self._tau_of_rollout = self.current_tau
+        if not self._is_zero_tau:
+            buffer.entropy_reward = self._entropy_reward_of(buffer)
+        super()._estimate_advantages(buffer)
+        buffer.entropy = self.uses_entropy_critic
+        if not buffer.entropy:
+            return
+        values = self.policy.predict_entropy_values(buffer.flat_observation())
+        buffer.entropy_value = values.reshape(buffer.value.shape)
+        buffer.entropy_advantage, buffer.entropy_value_target = entropy_advantage(
+            buffer.entropy_reward,
+            buffer.entropy_value,
+            self._successor_values(buffer, buffer.entropy_value, self.policy.predict_entropy_values),
+            buffer.terminated,
+            buffer.done,
+            self.entropy_gamma,
+            self.entropy_gae_lambda,
+        )
+
+    def _task_reward(self, buffer: RolloutBuffer) -> Tensor:
+        if self.reward_augmentation and not self._is_zero_tau:
+            return augmented_reward(buffer.reward, buffer.entropy_reward, self._tau_of_rollout)
+        return buffer.reward
+
+    def _entropy_reward_of(self, buffer: RolloutBuffer) -> Tensor:
+        if self.entropy_reward == "sampled":
+            reward = sampled_entropy_reward(buffer.log_prob)
+        else:
+            entropy = self.policy.get_distribution(buffer.flat_observation()).entropy()
+            assert entropy is not None
+            reward = entropy.reshape(buffer.reward.shape)
+        return center(reward) if self.entropy_centering else reward
+
+    def _update_popart(self) -> None:
+        buffer = self.rollout_buffer
+        for name, head in self.policy.popart_heads.items():
+            if name == "value" or self.uses_entropy_critic:
+                head.update(getattr(buffer, f"{name}_target"))
+
+    def _update_temperature(self) -> None:
+        """One step of dual ascent on log τ towards the target entropy, within the bounds."""
+        if self.tau != "auto":
+            return
+        assert self.target_entropy is not None
+        loss, gap = temperature_loss(self.log_tau, -self.rollout_buffer.log_prob, self.target_entropy)
+        self.tau_optimizer.zero_grad()
+        loss.backward()
+        self.tau_optimizer.step()
+        with torch.no_grad():
+            low, high = self.tau_bounds
+            self.log_tau.clamp_(math.log(low), math.log(high))
+        self.logger.record("train/tau_loss", loss.item())
+        self.logger.record("train/entropy_gap", gap.item())
+
+    def _log_rollout(self) -> None:
+        super()._log_rollout()
+        record = self.logger.record
+        record("train/tau", self._tau_of_rollout)
+        if not self.uses_entropy_critic:
+            return
+        buffer = self.rollout_buffer
+        record("train/entropy_advantage_mean", buffer.entropy_advantage.mean().item())
+        record("train/entropy_advantage_std", buffer.entropy_advantage.std().item())
+        share = advantage_share(buffer.advantage, buffer.entropy_advantage, self._tau_of_rollout)
+        record("train/entropy_advantage_share", share.item())
+        fit = explained_variance(buffer.entropy_value, buffer.entropy_value_target)
+        record("train/entropy_explained_variance", fit.item())
+
+    def _maybe_recommend_cpu(self, mlp_class_name: str = "MaxEntActorCriticPolicy") -> None:
+        super()._maybe_recommend_cpu(mlp_class_name)
+
+
+def default_target_entropy(action_space: spaces.Space) -> float:
+    """Return a target entropy in nats for ``tau="auto"``.
+
+    Continuous actions: ``−A`` (Haarnoja et al. 2018, arXiv:1812.05905). Discrete
+    actions: half of the largest possible entropy.
+
+    Raises:
+        ValueError: for an action space that has no default.
+    """
+    if isinstance(action_space, spaces.Box):
+        return -float(get_action_dim(action_space))
+    if isinstance(action_space, spaces.Discrete):
+        return 0.5 * math.log(action_space.n)
+    if isinstance(action_space, spaces.MultiDiscrete):
+        return 0.5 * float(np.log(action_space.nvec).sum())
+    if isinstance(action_space, spaces.MultiBinary):
+        return 0.5 * math.log(2) * get_action_dim(action_space)
+    raise ValueError(f"`target_entropy` has no default for {action_space}; pass it")

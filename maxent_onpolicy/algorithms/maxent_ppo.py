@@ -1,0 +1,125 @@
+"""PPO on the soft advantage ``A + τ·A_H`` (Choe & Kim, arXiv:2407.18143)."""
+
+from typing import Any, ClassVar
+
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from torch import Tensor
+
+from maxent_onpolicy.algorithms.maxent import EntropyCriticMixin, Temperature
+from maxent_onpolicy.algorithms.ppo import PPO, ClipRanges
+from maxent_onpolicy.engine.buffer import Minibatch
+from maxent_onpolicy.estimators.entropy import (
+    AdvantageNormalization,
+    EntropyReward,
+    normalized_soft_advantage,
+    soft_advantage,
+)
+from maxent_onpolicy.estimators.losses import value_loss
+from maxent_onpolicy.policies.actor_critic import PolicyAliases
+from maxent_onpolicy.policies.heads import head_scale
+
+
+class MaxEntPPO(EntropyCriticMixin, PPO):
+    """PPO with a second critic for the policy's discounted future entropy.
+
+    The policy follows ``A + τ·A_H``. The task's critic sees the task's reward
+    only; the entropy critic has its own discount and trace. With ``tau=0`` this is
+    :class:`~maxent_onpolicy.PPO` bit for bit.
+
+    Args:
+        policy: as :class:`~maxent_onpolicy.PPO`. Policies without an entropy head get one.
+        env: as PPO.
+        tau: temperature in units of reward per nat: a float, a function of the remaining progress (1 → 0), or
+            ``"auto"``: dual ascent until the policy's entropy meets ``target_entropy``.
+        entropy_gamma: discount γ_H of future entropy.
+        entropy_gae_lambda: trace decay λ_H of the entropy advantage; 0 is the one-step TD error.
+        entropy_vf_coef: c₂, weight of the entropy critic's loss relative to the value loss.
+        entropy_reward: ``"sampled"`` takes ``−log π(a|s)`` of the action taken, ``"exact"`` the distribution's entropy.
+        entropy_centering: subtract the rollout's mean from the entropy reward, so that staying alive earns nothing.
+        advantage_normalization: ``"combined"`` normalises ``A + τ·A_H``; ``"separate"`` normalises each first.
+        popart: adaptive rescaling of both critics, each with its own statistics.
+        popart_beta: weight of one rollout in PopArt's statistics.
+        reward_augmentation: the single-critic ablation: ``r + τ·(−log π)`` with the task's γ and λ, no entropy critic.
+        target_entropy: nats; with ``tau="auto"``. ``None``: −A for continuous actions, half the maximum for discrete.
+        initial_tau: where ``tau="auto"`` starts.
+        tau_bounds: lowest and highest temperature of ``tau="auto"``.
+        tau_learning_rate: Adam's rate for log τ, one step a rollout.
+        **kwargs: every keyword of :class:`~maxent_onpolicy.PPO`.
+
+    Raises:
+        ValueError: for an argument outside its range, naming it, its value and what is allowed.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = PolicyAliases.MAX_ENT
+
+    def __init__(
+        self,
+        policy: str | type[ActorCriticPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 3e-4,
+        n_steps: int = 2048,
+        batch_size: int = 64,
+        n_epochs: int = 10,
+        *,
+        tau: Temperature = 0.02,
+        entropy_gamma: float = 0.99,
+        entropy_gae_lambda: float = 0.001,
+        entropy_vf_coef: float = 1.0,
+        entropy_reward: EntropyReward = "sampled",
+        entropy_centering: bool = False,
+        advantage_normalization: AdvantageNormalization = "combined",
+        popart: bool = False,
+        popart_beta: float = 0.03,
+        reward_augmentation: bool = False,
+        target_entropy: float | None = None,
+        initial_tau: float = 0.02,
+        tau_bounds: tuple[float, float] = (1e-6, 10.0),
+        tau_learning_rate: float = 0.02,
+        _init_setup_model: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(policy, env, learning_rate, n_steps, batch_size, n_epochs, _init_setup_model=False, **kwargs)
+        self.tau = tau
+        self.entropy_gamma = entropy_gamma
+        self.entropy_gae_lambda = entropy_gae_lambda
+        self.entropy_vf_coef = entropy_vf_coef
+        self.entropy_reward = entropy_reward
+        self.entropy_centering = entropy_centering
+        self.advantage_normalization = advantage_normalization
+        self.popart = popart
+        self.popart_beta = popart_beta
+        self.reward_augmentation = reward_augmentation
+        self.target_entropy = target_entropy
+        self.initial_tau = initial_tau
+        self.tau_bounds = tau_bounds
+        self.tau_learning_rate = tau_learning_rate
+        if _init_setup_model:
+            self._setup_model()
+
+    def _before_epochs(self) -> None:
+        self._update_popart()
+        self._update_temperature()
+
+    def _evaluate(self, batch: Minibatch, clip: ClipRanges) -> tuple[Tensor, Tensor | None, Tensor, dict[str, Tensor]]:
+        if not self.uses_entropy_critic:
+            return super()._evaluate(batch, clip)
+        assert batch.entropy_value_target is not None
+        values, entropy_values, log_prob, entropy = self.policy.evaluate_actions_and_entropy_values(
+            batch.observation,
+            batch.action,
+        )
+        loss = self._value_loss(values.flatten(), batch, clip)
+        scale = head_scale(self.policy.entropy_value_net)
+        entropy_critic_loss = value_loss(entropy_values.flatten(), batch.entropy_value_target, scale)
+        metrics = {"value_loss": loss.detach(), "entropy_value_loss": entropy_critic_loss.detach()}
+        return log_prob, entropy, loss + self.entropy_vf_coef * entropy_critic_loss, metrics
+
+    def _policy_advantage(self, batch: Minibatch) -> Tensor:
+        if not self.uses_entropy_critic:
+            return super()._policy_advantage(batch)
+        assert batch.entropy_advantage is not None
+        advantage, entropy_advantage, tau = batch.advantage, batch.entropy_advantage, self._tau_of_rollout
+        if not self.normalize_advantage:
+            return soft_advantage(advantage, entropy_advantage, tau)
+        return normalized_soft_advantage(advantage, entropy_advantage, tau, self.advantage_normalization)

@@ -1,0 +1,48 @@
+"""Capture and restore everything outside the model that determines how training continues."""
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.vec_env import VecEnv
+
+from maxent_onpolicy.envs.state import StateNotRestorableError, get_env_state, set_env_state
+
+
+def capture_training_state(env: VecEnv | None) -> dict[str, Any]:
+    """Return the random generators' and the environments' state.
+
+    Where an environment cannot be captured, the reason is kept instead, so that
+    saving never fails and resuming says why it cannot be exact.
+    """
+    state: dict[str, Any] = {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),  # noqa: NPY002 - SB3 draws from the global generator
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "env": None,
+        "env_error": "the model was saved without an environment" if env is None else None,
+    }
+    if env is not None:
+        try:
+            state["env"] = get_env_state(env)
+        except StateNotRestorableError as error:
+            state["env_error"] = str(error)
+    return state
+
+
+def restore_training_state(env: VecEnv, state: dict[str, Any]) -> None:
+    """Put back what :func:`capture_training_state` returned.
+
+    Raises:
+        StateNotRestorableError: if the environments' state was not captured or does not fit ``env``.
+    """
+    if state["env_error"] is not None:
+        raise StateNotRestorableError(f"training cannot be resumed exactly: {state['env_error']}")
+    set_env_state(env, state["env"])
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])

@@ -1,0 +1,268 @@
+"""SB3's actor-critic policies with our action distributions, and with the entropy head."""
+
+from functools import cache, partial
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common import policies as sb3
+from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.preprocessing import get_action_dim
+from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN, create_mlp
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from torch import Tensor, nn
+
+from maxent_onpolicy.policies.distributions import (
+    ActionDistribution,
+    BoxDistribution,
+    GaussianDistribution,
+    make_box_distribution,
+)
+from maxent_onpolicy.policies.heads import PopArtLinear
+
+
+class ActorCriticPolicy(sb3.ActorCriticPolicy):
+    """SB3's ``ActorCriticPolicy`` with more action distributions.
+
+    Without the keywords below it is SB3's policy to the last bit.
+
+    Args:
+        observation_space: as SB3.
+        action_space: as SB3.
+        lr_schedule: as SB3.
+        *args: as SB3.
+        action_distribution: ``"auto"`` (SB3's choice), ``"gaussian"``, ``"tanh_gaussian"`` or ``"beta"``. The last two
+            cannot leave the action bounds.
+        state_dependent_std: the standard deviation is an output of the actor network.
+        log_std_bounds: ``(low, high)`` within which the log standard deviation stays.
+        **kwargs: as SB3.
+
+    Raises:
+        ValueError: if these options contradict the action space, each other or gSDE.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        lr_schedule: Schedule,
+        *args: Any,
+        action_distribution: ActionDistribution = "auto",
+        state_dependent_std: bool = False,
+        log_std_bounds: tuple[float, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self._distribution_kwargs: dict[str, Any] = {
+            "action_distribution": action_distribution,
+            "state_dependent_std": state_dependent_std,
+            "log_std_bounds": log_std_bounds,
+        }
+        super().__init__(observation_space, action_space, lr_schedule, *args, **kwargs)
+        if isinstance(self.action_dist, BoxDistribution):
+            self._squash_output = self.action_dist.bounded
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return super()._get_constructor_parameters() | self._distribution_kwargs
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        distribution = make_box_distribution(self.action_space, **self._distribution_kwargs)
+        if distribution is None:
+            super()._build(lr_schedule)
+            return
+        if self.use_sde:
+            raise ValueError("`use_sde=True` brings its own distribution; leave `action_distribution` at 'auto'")
+        self.action_dist = distribution
+        self._build_mlp_extractor()
+        self.action_net = distribution.proba_distribution_net(self.mlp_extractor.latent_dim_pi)
+        self.value_net = nn.Linear(self.mlp_extractor.latent_dim_vf, 1)
+        self._initialise_weights()
+        if isinstance(distribution, GaussianDistribution):
+            self._initialise_std(distribution)
+        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
+
+    def _initialise_weights(self) -> None:
+        if not self.ortho_init:
+            return
+        extractors = {self.pi_features_extractor, self.vf_features_extractor}
+        gains = {module: float(np.sqrt(2)) for module in (*extractors, self.mlp_extractor)}
+        gains |= {self.action_net: 0.01, self.value_net: 1.0}
+        for module, gain in gains.items():
+            module.apply(partial(self.init_weights, gain=gain))
+
+    def _initialise_std(self, distribution: GaussianDistribution) -> None:
+        action_dim = get_action_dim(self.action_space)
+        raw = distribution.raw_log_std(self.log_std_init)
+        if distribution.state_dependent_std:
+            assert isinstance(self.action_net, nn.Linear)
+            with torch.no_grad():
+                self.action_net.bias[action_dim:].fill_(raw)
+        else:
+            self.log_std = nn.Parameter(torch.full((action_dim,), raw))
+
+    def _get_action_dist_from_latent(self, latent_pi: Tensor) -> Distribution:
+        if not isinstance(self.action_dist, BoxDistribution):
+            return super()._get_action_dist_from_latent(latent_pi)
+        parameters = self.action_net(latent_pi)
+        if isinstance(self.action_dist, GaussianDistribution) and not self.action_dist.state_dependent_std:
+            return self.action_dist.proba_distribution(parameters, self.log_std)
+        return self.action_dist.proba_distribution(parameters)
+
+
+class ActorCriticCnnPolicy(ActorCriticPolicy):
+    """:class:`ActorCriticPolicy` for images (SB3's NatureCNN)."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"features_extractor_class": NatureCNN} | kwargs)
+
+
+class MultiInputActorCriticPolicy(ActorCriticPolicy):
+    """:class:`ActorCriticPolicy` for dictionary observations (SB3's CombinedExtractor)."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"features_extractor_class": CombinedExtractor} | kwargs)
+
+
+class EntropyHeadMixin(sb3.ActorCriticPolicy):
+    """Adds the entropy critic, and optionally PopArt on both critics, to any SB3 actor-critic policy.
+
+    Everything is built after SB3's own networks and without drawing from the
+    global random generator, so the policy below it is bit for bit what it would
+    be without the head.
+
+    Args:
+        *args: as the policy below.
+        entropy_head: whether there is an entropy critic (the single-critic ablation has none).
+        entropy_net_arch: ``None`` puts one linear head on the value trunk; a list gives the entropy critic an MLP of
+            its own on the critic's features.
+        popart: PopArt on the value head and the entropy head, each with its own statistics.
+        popart_beta: weight of one rollout in PopArt's statistics.
+        **kwargs: as the policy below.
+    """
+
+    entropy_trunk: nn.Module | None
+    entropy_value_net: nn.Linear
+
+    def __init__(
+        self,
+        *args: Any,
+        entropy_head: bool = True,
+        entropy_net_arch: list[int] | None = None,
+        popart: bool = False,
+        popart_beta: float = 0.03,
+        **kwargs: Any,
+    ) -> None:
+        self._head_kwargs: dict[str, Any] = {
+            "entropy_head": entropy_head,
+            "entropy_net_arch": entropy_net_arch,
+            "popart": popart,
+            "popart_beta": popart_beta,
+        }
+        super().__init__(*args, **kwargs)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return super()._get_constructor_parameters() | self._head_kwargs
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        super()._build(lr_schedule)
+        head = self._head_kwargs
+        with torch.random.fork_rng(devices=[]):
+            if head["entropy_head"]:
+                self._build_entropy_critic(head["entropy_net_arch"])
+            if head["popart"]:
+                self.value_net = PopArtLinear.from_linear(self.value_net, head["popart_beta"])
+                if head["entropy_head"]:
+                    self.entropy_value_net = PopArtLinear.from_linear(self.entropy_value_net, head["popart_beta"])
+        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
+
+    def _build_entropy_critic(self, net_arch: list[int] | None) -> None:
+        self.entropy_trunk = None
+        latent_dim = self.mlp_extractor.latent_dim_vf
+        if net_arch is not None:
+            self.entropy_trunk = nn.Sequential(*create_mlp(self.features_dim, -1, net_arch, self.activation_fn))
+            latent_dim = net_arch[-1] if net_arch else self.features_dim
+            if self.ortho_init:
+                self.entropy_trunk.apply(partial(self.init_weights, gain=np.sqrt(2)))
+        self.entropy_value_net = nn.Linear(latent_dim, 1)
+        if self.ortho_init:
+            self.init_weights(self.entropy_value_net, gain=1.0)
+
+    @property
+    def popart_heads(self) -> dict[str, PopArtLinear]:
+        """PopArt heads by name (``value``, ``entropy_value``); empty without PopArt."""
+        heads = {"value": self.value_net, "entropy_value": getattr(self, "entropy_value_net", None)}
+        return {name: head for name, head in heads.items() if isinstance(head, PopArtLinear)}
+
+    def predict_entropy_values(self, obs: PyTorchObs) -> Tensor:
+        """Return the entropy critic's values ``[N, 1]`` (nats, discounted with γ_H) of observations ``[N, ...]``."""
+        features = sb3.BasePolicy.extract_features(self, obs, self.vf_features_extractor)
+        return self._entropy_value(features, self.mlp_extractor.forward_critic(features))
+
+    def evaluate_actions_and_entropy_values(
+        self, obs: PyTorchObs, actions: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Evaluate actions with both critics.
+
+        Args:
+            obs: ``[N, ...]``.
+            actions: ``[N, A]``.
+
+        Returns:
+            Values ``[N, 1]``, entropy values ``[N, 1]``, log-probabilities ``[N]`` and, where it has a closed form, the
+            distribution's entropy ``[N]``. One pass through the networks, unless the policy overrides
+            ``evaluate_actions``, which is then called and followed by a pass through the entropy critic.
+        """
+        if type(self).evaluate_actions is not sb3.ActorCriticPolicy.evaluate_actions:
+            values, log_prob, entropy = self.evaluate_actions(obs, actions)
+            return values, self.predict_entropy_values(obs), log_prob, entropy
+        features = self.extract_features(obs)
+        pi_features, vf_features = features if isinstance(features, tuple) else (features, features)
+        latent_vf = self.mlp_extractor.forward_critic(vf_features)
+        distribution = self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(pi_features))
+        entropy_values = self._entropy_value(vf_features, latent_vf)
+        return self.value_net(latent_vf), entropy_values, distribution.log_prob(actions), distribution.entropy()
+
+    def _entropy_value(self, vf_features: Tensor, latent_vf: Tensor) -> Tensor:
+        latent = latent_vf if self.entropy_trunk is None else self.entropy_trunk(vf_features)
+        return self.entropy_value_net(latent)
+
+
+class MaxEntActorCriticPolicy(EntropyHeadMixin, ActorCriticPolicy):
+    """:class:`ActorCriticPolicy` with the entropy critic."""
+
+
+class MaxEntActorCriticCnnPolicy(EntropyHeadMixin, ActorCriticCnnPolicy):
+    """:class:`ActorCriticCnnPolicy` with the entropy critic."""
+
+
+class MaxEntMultiInputActorCriticPolicy(EntropyHeadMixin, MultiInputActorCriticPolicy):
+    """:class:`MultiInputActorCriticPolicy` with the entropy critic."""
+
+
+@cache
+def with_entropy_head(policy_class: type[sb3.ActorCriticPolicy]) -> type[EntropyHeadMixin]:
+    """Return a policy class with the entropy critic: the class itself if it has one, else a subclass that adds it.
+
+    Raises:
+        ValueError: if ``policy_class`` is no SB3 ``ActorCriticPolicy``.
+    """
+    if not (isinstance(policy_class, type) and issubclass(policy_class, sb3.ActorCriticPolicy)):
+        raise ValueError(f"`policy` must be an alias or a subclass of SB3's ActorCriticPolicy, got {policy_class!r}")
+    if issubclass(policy_class, EntropyHeadMixin):
+        return policy_class
+    return type(f"MaxEnt{policy_class.__name__}", (EntropyHeadMixin, policy_class), {"__doc__": policy_class.__doc__})
+
+
+class PolicyAliases:
+    """SB3's policy names for our classes."""
+
+    PLAIN: ClassVar[dict[str, type[sb3.BasePolicy]]] = {
+        "MlpPolicy": ActorCriticPolicy,
+        "CnnPolicy": ActorCriticCnnPolicy,
+        "MultiInputPolicy": MultiInputActorCriticPolicy,
+    }
+    MAX_ENT: ClassVar[dict[str, type[sb3.BasePolicy]]] = {
+        "MlpPolicy": MaxEntActorCriticPolicy,
+        "CnnPolicy": MaxEntActorCriticCnnPolicy,
+        "MultiInputPolicy": MaxEntMultiInputActorCriticPolicy,
+    }
