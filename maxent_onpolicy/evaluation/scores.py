@@ -1,0 +1,377 @@
+"""From run directories to score arrays.
+
+Definitions:
+    *Checkpoint*: the evaluation of a run after a number of training steps, in a mode: ``deterministic`` (the
+    most likely action) or ``stochastic`` (a sample). The modes are never mixed.
+    *Return of a checkpoint*: the mean over its evaluation episodes of the undiscounted raw reward.
+    *Final return* of a run: the return of its last checkpoint; no maximum over training and no smoothing.
+    *Score*: ``(return - low) / (high - low)`` with the environment's fixed range, see ``data/score_ranges.json``.
+
+Only completed runs enter. Every run that does not is named in :attr:`Results.problems`, and whatever makes runs less
+comparable than they look (other numbers of seeds, checkpoints or environments) in :attr:`Results.notes`.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from maxent_onpolicy.evaluation.runs import CorruptRun, RunDirectory, find_runs
+from maxent_onpolicy.validation import check_choice, check_range
+
+MODES = ("deterministic", "stochastic")
+ENOUGH_SEEDS = 10  # fewer is called preliminary (Agarwal et al. 2021; Patterson et al. 2024)
+_SAME_BUDGET = 0.95  # final checkpoints that differ more than by a rounded-up rollout are worth a note
+
+
+class ScoreRange(NamedTuple):
+    """The returns that become score 0 and score 1, and where they come from."""
+
+    low: float
+    high: float
+    low_source: str
+    high_source: str
+
+
+class Problem(NamedTuple):
+    """A run that the results leave out, and why."""
+
+    run: str
+    state: str
+    reason: str
+
+
+class Curves(NamedTuple):
+    """Values of several runs on common ``timesteps``: ``values`` is ``[runs, timesteps]``, one row a seed."""
+
+    timesteps: NDArray[np.float64]
+    values: NDArray[np.float64]
+    interpolated: bool
+
+
+@dataclass(frozen=True)
+class Results:
+    """What one results directory holds.
+
+    Attributes:
+        suite: the name of the suite, or the names.
+        runs: every readable run, finished or not, sorted by label, environment and seed.
+        used: the completed runs with evaluations: all that tables and figures show.
+        checkpoints: a row for each used run, mode and checkpoint: ``label, env_id, seed, mode, timesteps, return,
+            length, episodes``; return and length are means over episodes.
+        problems: every run that is not used.
+        notes: what makes the used runs less comparable.
+        ranges: normalisation constants of the environments that have them.
+    """
+
+    suite: str
+    runs: list[RunDirectory]
+    used: list[RunDirectory]
+    checkpoints: pd.DataFrame
+    problems: list[Problem]
+    notes: list[str]
+    ranges: dict[str, ScoreRange]
+
+    @property
+    def labels(self) -> list[str]:
+        """Algorithms with a used run, sorted."""
+        return sorted({run.label for run in self.used})
+
+    @property
+    def env_ids(self) -> list[str]:
+        """Environments with a used run, sorted."""
+        return sorted({run.env_id for run in self.used})
+
+    @property
+    def modes(self) -> list[str]:
+        """Evaluation modes that occur, deterministic first."""
+        present = set(self.checkpoints["mode"])
+        return [mode for mode in MODES if mode in present]
+
+    def seeds(self, label: str, env_id: str) -> int:
+        """How many used runs an algorithm has on an environment."""
+        return sum(run.label == label and run.env_id == env_id for run in self.used)
+
+    @property
+    def fewest_seeds(self) -> int:
+        """The smallest number of seeds behind any number reported."""
+        return min(self.seeds(*pair) for pair in {(run.label, run.env_id) for run in self.used})
+
+    @property
+    def preliminary(self) -> bool:
+        """Whether any number rests on fewer than ten seeds."""
+        return self.fewest_seeds < ENOUGH_SEEDS
+
+    def shared_env_ids(self, mode: str, *, normalised: bool = False) -> list[str]:
+        """Environments on which every algorithm has a run in ``mode`` (and, if asked, that have a score range)."""
+        found = {(row.label, row.env_id) for row in self._in_mode(mode).itertuples()}
+        return [
+            env_id
+            for env_id in self.env_ids
+            if all((label, env_id) in found for label in self.labels) and (not normalised or env_id in self.ranges)
+        ]
+
+    def final(self, label: str, env_id: str, mode: str, column: str = "return") -> pd.Series:
+        """Values of the last checkpoint of every run, indexed by seed; ``column`` is "return" or "length".
+
+        Raises:
+            ValueError: if ``mode`` or ``column`` is unknown.
+        """
+        check_choice("column", column, ("return", "length"))
+        rows = self._of(label, env_id, mode)
+        last = rows.groupby("seed")["timesteps"].idxmax()
+        return rows.loc[last].set_index("seed")[column]
+
+    def final_scores(self, label: str, env_ids: Sequence[str], mode: str) -> list[NDArray[np.float64]]:
+        """Normalised final returns, one array ``[runs]`` an environment, for :mod:`~.evaluation.statistics`.
+
+        Raises:
+            ValueError: if an environment has no score range.
+        """
+        return [normalise(self.final(label, e, mode).to_numpy(), e, self.ranges) for e in env_ids]
+
+    def curves(self, label: str, env_id: str, mode: str) -> Curves | None:
+        """Returns of every run at common timesteps, or ``None`` where the runs' checkpoints do not overlap."""
+        aligned = align(self._traces(label, env_id, mode))
+        return None if aligned is None else Curves(aligned[0], aligned[1][0], aligned[2])
+
+    def score_curves(
+        self, label: str, env_ids: Sequence[str], mode: str
+    ) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]] | None:
+        """Common timesteps and normalised returns, one array ``[runs, timesteps]`` an environment.
+
+        ``None`` where the checkpoints of the runs do not overlap.
+        """
+        traces = [self._traces(label, env_id, mode) for env_id in env_ids]
+        aligned = align(*traces)
+        if aligned is None:
+            return None
+        timesteps, values, _ = aligned
+        return timesteps, [normalise(v, e, self.ranges) for v, e in zip(values, env_ids, strict=True)]
+
+    def _in_mode(self, mode: str) -> pd.DataFrame:
+        check_choice("mode", mode, MODES)
+        return self.checkpoints[self.checkpoints["mode"] == mode]
+
+    def _of(self, label: str, env_id: str, mode: str) -> pd.DataFrame:
+        rows = self._in_mode(mode)
+        return rows[(rows["label"] == label) & (rows["env_id"] == env_id)]
+
+    def _traces(self, label: str, env_id: str, mode: str) -> list[pd.Series]:
+        rows = self._of(label, env_id, mode)
+        return [run.set_index("timesteps")["return"].sort_index() for _, run in rows.groupby("seed")]
+
+
+def load_results(results_dir: Path | str) -> Results:
+    """Read ``results_dir/runs``.
+
+    An environment's score range can be set, or replaced, by a ``score_ranges.json`` in ``results_dir``, in the format
+    of the packaged file.
+
+    Raises:
+        FileNotFoundError: if ``results_dir`` is no directory.
+        ValueError: if it holds no completed run with evaluations, or a broken ``score_ranges.json``.
+    """
+    results_dir = Path(results_dir)
+    if results_dir.is_dir() and not (results_dir / "runs").is_dir():
+        inside = sorted(path.parent.name for path in results_dir.glob("*/runs"))
+        hint = f"; it holds results in {', '.join(inside)}" if inside else ""
+        raise ValueError(f"`results_dir` must contain a folder `runs`, got {str(results_dir)!r}{hint}")
+    runs, corrupt = find_runs(results_dir / "runs" if results_dir.is_dir() else results_dir)
+    problems = [_corrupt(found, results_dir) for found in corrupt]
+    used: dict[tuple[str, str, int], RunDirectory] = {}
+    frames = []
+    for run in runs:
+        key = (run.label, run.env_id, run.seed)
+        frame = _checkpoints(run) if run.completed and key not in used else None
+        reason = _reason(run, frame, key in used)
+        if reason is None and frame is not None:
+            used[key] = run
+            frames.append(frame)
+        else:
+            problems.append(Problem(f"{run.label}, {run.env_id}, seed {run.seed}", run.status["state"], str(reason)))
+    if not frames:
+        reasons = "; ".join(f"{problem.run}: {problem.reason}" for problem in problems[:3])
+        raise ValueError(
+            f"`results_dir` holds no completed run with evaluations, got {str(results_dir)!r} "
+            f"with {len(problems)} other run directories{f' ({reasons})' if reasons else ''}"
+        )
+    results = Results(
+        suite=", ".join(sorted({str(run.config["suite"]) for run in used.values()})),
+        runs=runs,
+        used=list(used.values()),
+        checkpoints=pd.concat(frames, ignore_index=True),
+        problems=problems,
+        notes=[],
+        ranges=load_score_ranges(results_dir / "score_ranges.json"),
+    )
+    results.notes.extend(_notes(results))
+    return results
+
+
+# --- normalisation ---------------------------------------------------------------------------------------------------
+
+
+def load_score_ranges(extra: Path | None = None) -> dict[str, ScoreRange]:
+    """Return the packaged normalisation constants by environment, and those of the file ``extra`` if it exists.
+
+    Raises:
+        ValueError: if ``extra`` is not in the format of the packaged file or an entry has ``high <= low``.
+    """
+    ranges: dict[str, ScoreRange] = {}
+    packaged = files("maxent_onpolicy.evaluation") / "data" / "score_ranges.json"
+    texts = [packaged.read_text(encoding="utf-8")]
+    if extra is not None and extra.exists():
+        texts.append(extra.read_text(encoding="utf-8"))
+    for text in texts:
+        try:
+            content = json.loads(text)
+            sources: dict[str, str] = content.get("sources", {})
+            for env_id, entry in content["environments"].items():
+                ranges[env_id] = _score_range(env_id, entry, sources)
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"score_ranges.json must hold environments with low and high, got {type(error).__name__}: {error}"
+            ) from None
+    return ranges
+
+
+def _score_range(env_id: str, entry: dict[str, Any], sources: dict[str, str]) -> ScoreRange:
+    low = check_range(f"{env_id}.low", entry["low"])
+    high = check_range(f"{env_id}.high", entry["high"], low, low_open=True)
+    names = entry.get("low_source", "random"), entry.get("high_source", "not stated")
+    return ScoreRange(low, high, sources.get(names[0], names[0]), sources.get(names[1], names[1]))
+
+
+def normalise(returns: NDArray[Any], env_id: str, ranges: dict[str, ScoreRange]) -> NDArray[np.float64]:
+    """Return ``(returns - low) / (high - low)`` of ``env_id``; any shape.
+
+    Raises:
+        ValueError: if ``env_id`` has no range.
+    """
+    check_choice("env_id", env_id, ranges)
+    low, high, *_ = ranges[env_id]
+    return np.asarray((np.asarray(returns, dtype=np.float64) - low) / (high - low))
+
+
+# --- alignment -------------------------------------------------------------------------------------------------------
+
+
+def align(
+    *groups: Sequence[pd.Series],
+) -> tuple[NDArray[np.float64], list[NDArray[np.float64]], bool] | None:
+    """Bring curves to common timesteps: all their checkpoints in the range that every one of them covers.
+
+    A curve without a checkpoint at one of these timesteps is interpolated linearly; nothing is extrapolated.
+
+    Args:
+        groups: curves as series of values by timesteps, ascending; one group an array in the result.
+
+    Returns:
+        Timesteps ``[T]``, one array ``[curves, T]`` a group, and whether anything was interpolated; ``None`` if there
+        is no common range.
+    """
+    traces = [trace for group in groups for trace in group]
+    first, last = max(trace.index[0] for trace in traces), min(trace.index[-1] for trace in traces)
+    if first > last:
+        return None
+    every = np.unique(np.concatenate([trace.index.to_numpy() for trace in traces]))
+    timesteps = every[(every >= first) & (every <= last)].astype(np.float64)
+    values = [
+        np.stack([np.interp(timesteps, trace.index.to_numpy(), trace.to_numpy()) for trace in group])
+        for group in groups
+    ]
+    exact = all(np.isin(timesteps, trace.index.to_numpy()).all() for trace in traces)
+    return timesteps, values, not exact
+
+
+# --- reading runs ----------------------------------------------------------------------------------------------------
+
+
+def _checkpoints(run: RunDirectory) -> pd.DataFrame:
+    """Means over the episodes of every checkpoint of one run, in ascending order."""
+    episodes = run.read_eval()
+    grouped = episodes.groupby(["mode", "timesteps"], sort=True)
+    means = grouped[["return", "length"]].mean()
+    means["episodes"] = grouped.size()
+    return means.reset_index().assign(label=run.label, env_id=run.env_id, seed=run.seed)
+
+
+def _reason(run: RunDirectory, checkpoints: pd.DataFrame | None, duplicate: bool) -> str | None:
+    """Why a run cannot be used, or ``None``."""
+    if not run.completed:
+        error = run.status.get("error")
+        steps = f"stopped at {run.status['timesteps']:,} of {run.config['total_timesteps']:,} steps"
+        return f"{steps}: {error}" if error else steps
+    if duplicate:
+        return "another run has the same label, environment and seed"
+    if checkpoints is None or checkpoints.empty:
+        return "eval.csv holds no evaluation"
+    if not np.isfinite(checkpoints[["return", "length"]].to_numpy(dtype=np.float64)).all():
+        return "eval.csv holds a return or a length that is not finite"
+    unknown = sorted(set(checkpoints["mode"]) - set(MODES))
+    return f"eval.csv holds the unknown mode {unknown[0]!r}" if unknown else None
+
+
+def _corrupt(found: CorruptRun, results_dir: Path) -> Problem:
+    """A corrupt run, without the place where the results happen to lie."""
+    return Problem(
+        found.path.relative_to(results_dir).as_posix(),
+        "corrupt",
+        found.reason.replace(f"{found.path}/", "").replace(f"{results_dir}/", ""),
+    )
+
+
+def _notes(results: Results) -> list[str]:
+    notes = []
+    counts = {(label, env_id): results.seeds(label, env_id) for label in results.labels for env_id in results.env_ids}
+    if len(set(counts.values())) > 1:
+        uneven = ", ".join(f"{label} on {env_id}: {n}" for (label, env_id), n in counts.items())
+        notes.append(f"The numbers of seeds differ ({uneven}).")
+    for mode in results.modes:
+        shared = results.shared_env_ids(mode)
+        missing = [env_id for env_id in results.env_ids if env_id not in shared]
+        if missing:
+            notes.append(
+                f"Not every algorithm has a {mode} evaluation on {', '.join(missing)}: "
+                "left out of aggregates and probabilities of improvement."
+            )
+    bare = [env_id for env_id in results.env_ids if env_id not in results.ranges]
+    if bare:
+        notes.append(
+            f"No normalisation constants for {', '.join(bare)}: left out of aggregate scores. "
+            "A score_ranges.json beside the folder runs can supply them."
+        )
+    for env_id in results.env_ids:
+        rows = results.checkpoints[results.checkpoints["env_id"] == env_id]
+        last = rows.groupby(["label", "seed", "mode"])["timesteps"].max()
+        if last.min() < _SAME_BUDGET * last.max():
+            notes.append(
+                f"Runs on {env_id} ended at different steps: final checkpoints lie between "
+                f"{last.min():,} and {last.max():,}."
+            )
+    return notes + _curve_notes(results)
+
+
+def _curve_notes(results: Results) -> list[str]:
+    notes = []
+    for label in results.labels:
+        for env_id in results.env_ids:
+            for mode in results.modes:
+                if not results.final(label, env_id, mode).size:
+                    continue
+                curves = results.curves(label, env_id, mode)
+                if curves is None:
+                    notes.append(f"The {mode} checkpoints of {label} on {env_id} do not overlap: no curve.")
+                elif curves.interpolated:
+                    notes.append(
+                        f"The {mode} checkpoints of {label} on {env_id} differ between seeds: "
+                        "the curve is interpolated linearly."
+                    )
+    return notes

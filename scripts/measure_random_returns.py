@@ -1,0 +1,60 @@
+"""Measure the return of uniformly random actions: the low end of evaluation/data/score_ranges.json.
+
+    python scripts/measure_random_returns.py            # print the measurements
+    python scripts/measure_random_returns.py --write    # and store them as the environments' low ends
+
+One hundred episodes an environment, seeds fixed, raw rewards. It takes a few minutes.
+"""
+
+import argparse
+import json
+from importlib.metadata import version
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+
+EPISODES = 100
+SEED = 20_240_718
+RANGES = Path(__file__).parents[1] / "maxent_onpolicy" / "evaluation" / "data" / "score_ranges.json"
+
+
+def random_returns(env_id: str) -> np.ndarray:
+    """Returns of ``EPISODES`` episodes of random actions, ``[episodes]``."""
+    env = gym.make(env_id)
+    env.action_space.seed(SEED)
+    returns = np.zeros(EPISODES)
+    for episode in range(EPISODES):
+        env.reset(seed=SEED + episode)
+        done = False
+        while not done:
+            _, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+            returns[episode] += float(reward)
+            done = terminated or truncated
+    env.close()
+    return returns
+
+
+def main() -> None:
+    """Measure every environment of the file, print, and store on request."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="store the means in score_ranges.json")
+    arguments = parser.parse_args()
+    ranges = json.loads(RANGES.read_text())
+    software = f"gymnasium {version('gymnasium')}, mujoco {version('mujoco')}"
+    ranges["sources"]["random"] = (
+        f"mean return of uniformly random actions over {EPISODES} episodes, measured by "
+        f"scripts/measure_random_returns.py with {software}"
+    )
+    for env_id, entry in ranges["environments"].items():
+        returns = random_returns(env_id)
+        standard_error = returns.std(ddof=1) / np.sqrt(EPISODES)
+        print(f"{env_id:28} {returns.mean():12.3f} ± {standard_error:.3f} (standard error)", flush=True)
+        entry["low"] = float(f"{returns.mean():.5g}")
+    if arguments.write:
+        RANGES.write_text(json.dumps(ranges, indent=2) + "\n")
+        print(f"wrote {RANGES}")
+
+
+if __name__ == "__main__":
+    main()
