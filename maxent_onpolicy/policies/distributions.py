@@ -177,8 +177,8 @@ class BetaDistribution(BoxDistribution):
 
     def proba_distribution(self, parameters: Tensor) -> Self:
         """Set the distribution from the action layer's output ``[N, 2A]``."""
-        alpha, beta = (1.0 + F.softplus(parameters)).chunk(2, dim=-1)
-        self.distribution = Beta(alpha, beta)
+        self._excess = F.softplus(parameters).chunk(2, dim=-1)
+        self.distribution = Beta(1.0 + self._excess[0], 1.0 + self._excess[1])
         return self
 
     def log_prob(self, actions: Tensor) -> Tensor:
@@ -196,8 +196,9 @@ class BetaDistribution(BoxDistribution):
 
     def mode(self) -> Tensor:
         """Return the most likely actions ``[N, A]``."""
-        alpha, beta = self.distribution.concentration1, self.distribution.concentration0
-        return 2.0 * (alpha - 1.0) / (alpha + beta - 2.0) - 1.0
+        # From the excess over 1, which survives where 1 + excess rounds to 1 (a uniform density).
+        alpha, beta = self._excess
+        return (alpha - beta) / (alpha + beta).clamp(min=torch.finfo(alpha.dtype).tiny)
 
     def stddev(self) -> Tensor:
         """Return the standard deviation ``[N, A]`` on ``[−1, 1]``."""
