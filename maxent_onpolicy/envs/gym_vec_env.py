@@ -1,5 +1,8 @@
 """Any Gymnasium environments, stepped one after another in this process."""
 
+import os
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -45,6 +48,13 @@ class GymVecEnv(DummyVecEnv):
 
     def _obs_from_buf(self) -> VecEnvObs:
         return dict_to_obs(self.observation_space, {key: value.copy() for key, value in self.buf_obs.items()})
+
+    def get_images(self) -> Sequence[np.ndarray | None]:
+        """Return an image ``[height, width, 3]`` of each environment."""
+        # MuJoCo's default, GLFW, fails on a machine without a screen.
+        if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            os.environ.setdefault("MUJOCO_GL", "egl")
+        return super().get_images()
 
     def get_state(self) -> dict[str, Any]:
         """Return everything that determines the future, as numpy arrays and JSON values.

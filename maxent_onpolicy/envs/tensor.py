@@ -6,7 +6,7 @@ knows which kind it has.
 """
 
 import warnings
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -98,8 +98,9 @@ def step_tensor(env: VecEnv, actions: np.ndarray | Tensor, device: torch.device 
         actions: ``[B, ...]`` in the environment's own units.
         device: where the result lives.
     """
-    if isinstance(env, TensorVecEnv):
-        return env.step_tensor(torch.as_tensor(actions, device=device))
+    # Not isinstance: a VecEnvWrapper lends out the methods of what it wraps, and would be bypassed.
+    if hasattr(type(env), "step_tensor"):
+        return cast(TensorVecEnv, env).step_tensor(torch.as_tensor(actions, device=device))
     numpy_actions = actions.cpu().numpy() if isinstance(actions, Tensor) else actions
     return from_numpy_step(*env.step(numpy_actions), device=device)
 

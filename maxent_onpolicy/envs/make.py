@@ -1,0 +1,221 @@
+"""Make vectorised environments by id, with the fastest backend that serves them."""
+
+import inspect
+import re
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+from gymnasium import error
+from gymnasium.envs.registration import EnvSpec, load_env_creator
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import VecEnv
+
+from maxent_onpolicy.envs.discretize import DiscretizeActions
+from maxent_onpolicy.envs.gym_vec_env import GymVecEnv
+from maxent_onpolicy.validation import check_choice, did_you_mean
+
+EnvFactory = Callable[..., gym.Env]
+
+_MUJOCO_TASKS = (
+    "Ant",
+    "HalfCheetah",
+    "Hopper",
+    "Humanoid",
+    "HumanoidStandup",
+    "InvertedDoublePendulum",
+    "InvertedPendulum",
+    "Pusher",
+    "Reacher",
+    "Swimmer",
+    "Walker2d",
+)
+_OLD_MUJOCO = re.compile(rf"({'|'.join(_MUJOCO_TASKS)})-v([234])")
+# What to install when a name like this cannot be imported.
+_INSTALL = {
+    "mujoco": "maxent-onpolicy[mujoco]",
+    "procgen": "maxent-onpolicy[procgen]",
+    "ale": "gymnasium[atari]",
+    "box2d": "gymnasium[box2d]",
+    "jax": "gymnasium[jax]",
+    "pygame": "gymnasium[classic-control]",
+}
+
+
+@dataclass(frozen=True)
+class EnvRequest:
+    """What the user asked :func:`make_vec_env` for.
+
+    Attributes:
+        env_id: a Gymnasium id, or a function or class that returns an environment.
+        n_envs: how many of them.
+        seed: environment ``i`` starts from ``seed + i``; ``None`` draws one from numpy's global generator.
+        wrapper: put around each environment.
+        discretize_bins: choices per action dimension, or ``None`` to leave actions as they are.
+        monitor: whether infos report the return and length of each episode.
+        env_kwargs: for the environment's constructor.
+    """
+
+    env_id: str | EnvFactory
+    n_envs: int = 1
+    seed: int | None = None
+    wrapper: Callable[[gym.Env], gym.Env] | None = None
+    discretize_bins: int | None = None
+    monitor: bool = True
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+class Backend(NamedTuple):
+    """A way to build vectorised environments.
+
+    Attributes:
+        make: builds what was requested, seeded for its first reset.
+        serves: whether this backend can build it *exactly* as requested, with what is installed.
+        preference: ``"auto"`` takes the serving backend with the highest.
+    """
+
+    make: Callable[[EnvRequest], VecEnv]
+    serves: Callable[[EnvRequest], bool]
+    preference: int
+
+
+BACKENDS: dict[str, Backend] = {}
+
+
+def make_vec_env(
+    env_id: str | EnvFactory,
+    n_envs: int = 1,
+    seed: int | None = None,
+    backend: str = "auto",
+    *,
+    wrapper: Callable[[gym.Env], gym.Env] | None = None,
+    discretize_bins: int | None = None,
+    monitor: bool = True,
+    **env_kwargs: Any,
+) -> VecEnv:
+    """Make ``n_envs`` environments that are stepped together.
+
+    The layers of each are, from the inside: the environment as Gymnasium makes it, SB3's ``Monitor``, ``wrapper``,
+    :class:`DiscretizeActions`. So reported returns are those of the environment itself.
+
+    Args:
+        env_id: any registered Gymnasium id (``"HalfCheetah-v5"``, ``"module:Id-v0"``), or a class or function that
+            returns a new environment.
+        n_envs: number of environments, at least 1.
+        seed: environment ``i`` starts from ``seed + i``, as in SB3; the same seed gives the same episodes.
+            ``None`` draws a seed from numpy's global generator.
+        backend: ``"auto"``, or a name in ``BACKENDS``. ``"gymnasium"`` serves everything, in this process.
+        wrapper: a function that wraps one environment.
+        discretize_bins: turn bounded continuous actions into this many choices per dimension.
+        monitor: report return and length of each episode in ``info["episode"]``, as SB3's callbacks expect.
+        **env_kwargs: for the environment's constructor (``ctrl_cost_weight=0.5``).
+
+    Raises:
+        ValueError: for an unknown id, backend, keyword or an invalid number; names what is allowed.
+        ImportError: if the environment needs a package that is not installed; names what to install.
+    """
+    if isinstance(n_envs, bool) or not isinstance(n_envs, int) or n_envs < 1:
+        raise ValueError(f"`n_envs` must be an integer of at least 1, got {n_envs!r}")
+    if seed is not None and not 0 <= int(seed) <= 2**32 - n_envs:
+        raise ValueError(f"`seed` must be in [0, 2**32 - n_envs], got {seed!r}")
+    if isinstance(env_id, gym.Env):
+        raise ValueError("`env_id` is an environment; pass its id, its class, or a function that returns a new one")
+    check_choice("backend", backend, ("auto", *BACKENDS))
+    request = EnvRequest(env_id, n_envs, seed, wrapper, discretize_bins, monitor, env_kwargs)
+    if backend == "auto":
+        serving = [candidate for candidate in BACKENDS.values() if candidate.serves(request)]
+        return max(serving, key=lambda candidate: candidate.preference).make(request)
+    if not BACKENDS[backend].serves(request):
+        serving_names = [name for name, candidate in BACKENDS.items() if candidate.serves(request)]
+        raise ValueError(f"`backend={backend!r}` cannot make {env_id!r} as asked; {', '.join(serving_names)} can")
+    return BACKENDS[backend].make(request)
+
+
+def make_gym_vec_env(request: EnvRequest) -> GymVecEnv:
+    """Make the requested environments in this process, from Gymnasium's registry or the user's function."""
+    factory = _factory(request.env_id, request.env_kwargs) if isinstance(request.env_id, str) else request.env_id
+
+    def make_env(rank: int) -> gym.Env:
+        env = factory(**request.env_kwargs)
+        if request.monitor:
+            env = Monitor(env)
+        if request.wrapper is not None:
+            env = request.wrapper(env)
+        if request.discretize_bins is not None:
+            env = DiscretizeActions(env, request.discretize_bins)
+        if request.seed is not None:
+            env.action_space.seed(request.seed + rank)
+        return env
+
+    vec_env = GymVecEnv([lambda rank=rank: make_env(rank) for rank in range(request.n_envs)])  # type: ignore[misc]
+    vec_env.seed(request.seed)
+    return vec_env
+
+
+BACKENDS["gymnasium"] = Backend(make_gym_vec_env, serves=lambda request: True, preference=0)
+
+
+def _factory(env_id: str, env_kwargs: dict[str, Any]) -> EnvFactory:
+    """Return a function that makes ``env_id``; raise an error that helps if it cannot be made."""
+    old = _OLD_MUJOCO.fullmatch(env_id)
+    if old is not None and old[2] in "23":
+        raise ValueError(f"{env_id!r} needs the mujoco-py package, which is no longer maintained; use '{old[1]}-v5'")
+    if old is not None:
+        warnings.warn(
+            f"{env_id!r} is kept for old results only: it has known errors that '{old[1]}-v5' corrects", stacklevel=4
+        )
+    try:
+        spec = _find(env_id)
+        creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
+    except (ImportError, error.DependencyNotInstalled) as cause:
+        raise _missing(env_id, cause) from cause
+    # As in SB3: costs nothing until something renders, and VecVideoRecorder works without being asked for.
+    renders = "rgb_array" in getattr(creator, "metadata", {}).get("render_modes", ())
+    defaults = {"render_mode": "rgb_array"} if renders else {}
+
+    def make(**kwargs: Any) -> gym.Env:
+        try:
+            return gym.make(spec, **{**defaults, **kwargs})
+        except (ImportError, error.DependencyNotInstalled) as cause:
+            if old is not None:
+                raise ValueError(f"{env_id!r} does not work with this MuJoCo; use '{old[1]}-v5'") from cause
+            raise _missing(env_id, cause) from cause
+        except TypeError as cause:
+            raise ValueError(f"{env_id!r} cannot be made with {kwargs}{_unknown_keywords(creator, kwargs)}") from cause
+
+    return make
+
+
+def _find(env_id: str) -> EnvSpec:
+    """Return the registered spec: the latest version for an id without one, after importing the module before ``:``."""
+    module, _, name = env_id.rpartition(":")
+    if module:
+        import_module(module)
+    if name in gym.registry:
+        return gym.registry[name]
+    versions = [other for other in gym.registry if re.fullmatch(rf"{re.escape(name)}-v\d+", other)]
+    if versions:
+        return gym.registry[max(versions, key=lambda other: int(other.rpartition("-v")[2]))]
+    close = get_close_matches(name, [other for other in gym.registry if not _OLD_MUJOCO.fullmatch(other)], n=3)
+    hint = f"; the closest are {', '.join(map(repr, close))}" if close else ""
+    package = next((package for word, package in _INSTALL.items() if name.lower().startswith(word)), None)
+    install = f"; such environments come with: pip install '{package}'" if package else ""
+    raise ValueError(f"`env_id`: no environment {env_id!r} is registered{hint}{install}")
+
+
+def _unknown_keywords(creator: Any, kwargs: dict[str, Any]) -> str:
+    constructors = [vars(cls).get("__init__") for cls in creator.__mro__] if isinstance(creator, type) else [creator]
+    known = {name for each in filter(None, constructors) for name in inspect.signature(each).parameters} - {"self"}
+    wrong = [f"{name!r}{did_you_mean(name, known)}" for name in kwargs if name not in known]
+    return f": it takes no {', '.join(wrong)}" if wrong else ""
+
+
+def _missing(env_id: str, cause: Exception) -> ImportError:
+    text = f"{env_id} {cause}".lower()
+    package = next((package for name, package in _INSTALL.items() if name in text), None)
+    advice = f"install it with: pip install '{package}'" if package else str(cause)
+    return ImportError(f"{env_id!r} needs a package that is not installed; {advice}")

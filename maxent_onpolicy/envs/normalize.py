@@ -1,0 +1,359 @@
+"""Running normalisation of observations and rewards, on the device."""
+
+import json
+import pickle
+import zipfile
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.common.utils import get_device
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecNormalize as NumpyVecNormalize
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
+from torch import Tensor
+
+from maxent_onpolicy.envs.tensor import Observation, TensorStep, step_tensor, to_device
+from maxent_onpolicy.estimators.normalisation import RunningMoments, running_moments_update
+from maxent_onpolicy.validation import check_choice, check_range
+
+_FORMAT = "maxent_onpolicy.VecNormalize"
+_VERSION = 1
+_SETTINGS = ("training", "norm_obs", "norm_reward", "clip_obs", "clip_reward", "gamma", "epsilon")
+_PICKLE_START = b"\x80"
+
+
+class TensorRunningMeanStd(RunningMeanStd):
+    """SB3's running mean and variance, kept in float64 tensors on one device.
+
+    ``mean``, ``var`` and ``count`` read and write numpy values, as in SB3.
+
+    Args:
+        epsilon: weight of the start values (0, 1).
+        shape: of one sample.
+        device: where the statistics live.
+    """
+
+    def __init__(self, epsilon: float = 1e-4, shape: tuple[int, ...] = (), device: torch.device | str = "cpu") -> None:
+        options: dict[str, Any] = {"dtype": torch.float64, "device": device}
+        self.moments = RunningMoments(
+            torch.zeros(shape, **options), torch.ones(shape, **options), torch.tensor(epsilon, **options)
+        )
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean of all samples, of the shape of one."""
+        return self.moments.mean.cpu().numpy()
+
+    @mean.setter
+    def mean(self, value: np.ndarray) -> None:
+        self._replace(mean=value)
+
+    @property
+    def var(self) -> np.ndarray:
+        """Population variance of all samples, of the shape of one."""
+        return self.moments.var.cpu().numpy()
+
+    @var.setter
+    def var(self, value: np.ndarray) -> None:
+        self._replace(var=value)
+
+    @property
+    def count(self) -> float:
+        """Weight of all samples."""
+        return self.moments.count.item()
+
+    @count.setter
+    def count(self, value: float) -> None:
+        self._replace(count=value)
+
+    def _replace(self, **values: Any) -> None:
+        old = self.moments
+        fields = {"mean": old.mean, "var": old.var, "count": old.count}
+        for name, value in values.items():
+            fields[name] = torch.tensor(value, dtype=torch.float64, device=old.mean.device)
+        self.moments = RunningMoments(**fields)
+
+    def copy(self) -> "TensorRunningMeanStd":
+        """Return an independent copy on the same device."""
+        other = TensorRunningMeanStd(shape=self.moments.mean.shape, device=self.moments.mean.device)
+        other.moments = RunningMoments(self.moments.mean.clone(), self.moments.var.clone(), self.moments.count.clone())
+        return other
+
+    def update(self, arr: np.ndarray | Tensor) -> None:
+        """Merge samples ``[N, ...]``."""
+        self.moments = running_moments_update(self.moments, torch.as_tensor(arr, device=self.moments.mean.device))
+
+    def std(self, epsilon: float) -> Tensor:
+        """Return the standard deviation; ``epsilon`` is added to the variance."""
+        return torch.sqrt(self.moments.var + epsilon)
+
+
+class VecNormalize(NumpyVecNormalize):
+    """SB3's ``VecNormalize`` with its statistics on the device and in files without pickle.
+
+    Takes SB3's place: callbacks, ``sync_envs_normalization`` and ``model.get_vec_normalize_env()`` work, and the
+    numbers are SB3's (its own batch moments are in the precision of the observations, these are in float64).
+    In addition :meth:`step_tensor` normalises without leaving the device.
+
+    Observations become ``clip((x − mean)/sqrt(var + ε))``; rewards are divided by the running standard deviation of
+    the discounted return since the last reset, and clipped.
+
+    Args:
+        venv: environments to wrap.
+        training: whether the statistics change.
+        norm_obs: whether observations are normalised.
+        norm_reward: whether rewards are normalised.
+        clip_obs: largest absolute value of a normalised observation.
+        clip_reward: largest absolute value of a normalised reward.
+        gamma: discount of the return whose deviation scales rewards.
+        epsilon: added to variances.
+        norm_obs_keys: for ``Dict`` observations, the keys to normalise; ``None`` means all.
+        device: where the statistics live; ``"auto"`` is CUDA if available.
+
+    Raises:
+        ValueError: if an observation to be normalised is no ``Box``, or a number is out of range.
+    """
+
+    # SB3 declares these as numpy; here they may hold tensors.
+    obs_rms: Any
+    ret_rms: Any
+    old_obs: Any
+    old_reward: Any
+
+    def __init__(
+        self,
+        venv: VecEnv,
+        training: bool = True,
+        norm_obs: bool = True,
+        norm_reward: bool = True,
+        clip_obs: float = 10.0,
+        clip_reward: float = 10.0,
+        gamma: float = 0.99,
+        epsilon: float = 1e-8,
+        norm_obs_keys: list[str] | None = None,
+        device: torch.device | str = "auto",
+    ) -> None:
+        for name, clip in (("clip_obs", clip_obs), ("clip_reward", clip_reward)):
+            if clip != float("inf"):
+                check_range(name, clip, 0, low_open=True)
+        check_range("gamma", gamma, 0, 1)
+        check_range("epsilon", epsilon, 0)
+        if norm_obs_keys is not None and isinstance(venv.observation_space, spaces.Dict):
+            for key in norm_obs_keys:
+                check_choice("norm_obs_keys", key, list(venv.observation_space.spaces))
+        self._device = get_device(device)
+        if self._device.type == "mps":
+            raise ValueError("`device`: the statistics are in float64, which 'mps' does not have; use 'cpu'")
+        super().__init__(venv, training, norm_obs, norm_reward, clip_obs, clip_reward, gamma, epsilon, norm_obs_keys)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # SB3's __init__ and sync_envs_normalization assign statistics that may be numpy's or on another device.
+        if name in ("obs_rms", "ret_rms"):
+            value = self._adopt(value)
+        super().__setattr__(name, value)
+
+    def _adopt(self, moments: Any) -> Any:
+        if isinstance(moments, dict):
+            return {key: self._adopt(value) for key, value in moments.items()}
+        if isinstance(moments, TensorRunningMeanStd) and moments.moments.mean.device == self._device:
+            return moments
+        own = TensorRunningMeanStd(shape=np.shape(moments.mean), device=self._device)
+        own.mean, own.var, own.count = moments.mean, moments.var, moments.count
+        return own
+
+    @property
+    def returns(self) -> np.ndarray:
+        """Discounted return of each environment since its last reset, ``[B]``."""
+        return self._returns.cpu().numpy().copy()
+
+    @returns.setter
+    def returns(self, value: np.ndarray) -> None:
+        self._returns = torch.tensor(value, dtype=torch.float64, device=self._device)
+
+    def step_tensor(self, actions: Tensor) -> TensorStep:
+        """Step with ``actions`` ``[B, ...]`` and return normalised tensors on the device.
+
+        The final observations of truncated episodes are normalised too.
+        """
+        step = step_tensor(self.venv, actions, self._device)
+        self.old_obs, self.old_reward = step.observation, step.reward
+        done = step.terminated | step.truncated
+        reward = self._learn(step.observation, step.reward, done)
+        self._normalize_infos(step.infos)
+        return step._replace(
+            observation=self._normalize(step.observation),
+            reward=reward,
+            final_observation=None if step.final_observation is None else self._normalize(step.final_observation),
+        )
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Return what the environments did, normalised, as numpy arrays."""
+        observation, reward, done, infos = self.venv.step_wait()
+        self.old_obs, self.old_reward = observation, reward
+        tensors = to_device(observation, self._device)
+        normal_reward = self._learn(
+            tensors, torch.as_tensor(reward, device=self._device), torch.as_tensor(done, device=self._device)
+        )
+        self._normalize_infos(infos)
+        return _to_numpy(self._normalize(tensors)), normal_reward.cpu().numpy(), done, infos
+
+    def get_original_obs(self) -> np.ndarray | dict[str, np.ndarray]:
+        """Return the observations of the last step or reset as they were before normalisation."""
+        return _to_numpy(self.old_obs, copy=True)
+
+    def get_original_reward(self) -> np.ndarray:
+        """Return the rewards of the last step as they were before normalisation, ``[B]``."""
+        return _to_numpy(self.old_reward, copy=True)
+
+    def _learn(self, observation: Observation, reward: Tensor, done: Tensor) -> Tensor:
+        """Update the statistics with one raw step, and return the normalised reward ``[B]``."""
+        if self.training and self.norm_obs:
+            for key, moments in self._obs_moments().items():
+                moments.update(observation[key] if isinstance(observation, dict) else observation)
+        if self.training:
+            self._returns = self._returns * self.gamma + reward
+            self.ret_rms.update(self._returns)
+        self._returns = self._returns.masked_fill(done, 0.0)
+        if self.norm_reward:
+            reward = torch.clamp(reward.double() / self.ret_rms.std(self.epsilon), -self.clip_reward, self.clip_reward)
+        return reward.to(torch.float32)
+
+    def _normalize(self, observation: Observation) -> Observation:
+        if not self.norm_obs:
+            return observation
+        if not isinstance(observation, dict):
+            return self._normalize_one(observation, self.obs_rms)
+        moments = self._obs_moments()
+        return {
+            key: self._normalize_one(value, moments[key]) if key in moments else value
+            for key, value in observation.items()
+        }
+
+    def _normalize_one(self, value: Tensor, moments: TensorRunningMeanStd) -> Tensor:
+        centred = (value.double() - moments.moments.mean) / moments.std(self.epsilon)
+        return torch.clamp(centred, -self.clip_obs, self.clip_obs).to(torch.float32)
+
+    def _normalize_infos(self, infos: list[dict[str, Any]]) -> None:
+        for info in infos:
+            if "terminal_observation" in info:
+                info["terminal_observation"] = self.normalize_obs(info["terminal_observation"])
+
+    def _obs_moments(self) -> dict[Any, TensorRunningMeanStd]:
+        if not self.norm_obs:
+            return {}
+        return self.obs_rms if isinstance(self.obs_rms, dict) else {None: self.obs_rms}
+
+    def _all_moments(self) -> dict[str, TensorRunningMeanStd]:
+        """Return the statistics by the names that they have in files."""
+        named = {"obs" if key is None else f"obs/{key}": moments for key, moments in self._obs_moments().items()}
+        return {**named, "return": self.ret_rms}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            name: value
+            for name, value in self.__dict__.items()
+            # Neither the environments nor what depends on them, as in SB3.
+            if name not in ("venv", "class_attributes", "_returns")
+        }
+
+    def save(self, save_path: str | PathLike[str]) -> None:
+        """Write statistics and settings to exactly this path, as an ``.npz`` file without pickle."""
+        values = {name: getattr(self, name) for name in _SETTINGS}
+        settings = {name: value if isinstance(value, bool) else float(value) for name, value in values.items()}
+        meta = {"format": _FORMAT, "version": _VERSION, "norm_obs_keys": self.norm_obs_keys, **settings}
+        arrays: dict[str, Any] = {"meta": np.array(json.dumps(meta))}
+        for name, moments in self._all_moments().items():
+            arrays |= {f"{name}/mean": moments.mean, f"{name}/var": moments.var, f"{name}/count": moments.count}
+        with open(save_path, "wb") as file:  # numpy appends .npz to names, not to files
+            np.savez(file, **arrays)
+
+    @staticmethod
+    def load(load_path: str | PathLike[str], venv: VecEnv, device: torch.device | str = "auto") -> "VecNormalize":
+        """Wrap ``venv`` with the statistics and settings that :meth:`save` wrote.
+
+        Raises:
+            ValueError: if the file is something else or damaged, or ``venv`` has other observations.
+        """
+        arrays = _read(Path(load_path))
+        meta = json.loads(str(arrays["meta"]))
+        result = VecNormalize(
+            venv, **{name: meta[name] for name in _SETTINGS}, norm_obs_keys=meta["norm_obs_keys"], device=device
+        )
+        for name, moments in result._all_moments().items():
+            _fill(moments, name, [arrays.get(f"{name}/{part}") for part in ("mean", "var", "count")], load_path)
+        return result
+
+    @staticmethod
+    def from_sb3_pickle(
+        path: str | PathLike[str], venv: VecEnv, trust: bool = False, device: torch.device | str = "auto"
+    ) -> "VecNormalize":
+        """Wrap ``venv`` with the statistics and settings that SB3's ``VecNormalize`` saved.
+
+        Args:
+            path: the pickle file.
+            venv: environments to wrap.
+            trust: must be ``True``: reading a pickle runs whatever code its author put there.
+            device: where the statistics live.
+
+        Raises:
+            ValueError: without ``trust=True``, if the file is something else, or ``venv`` has other observations.
+        """
+        if trust is not True:
+            raise ValueError("a pickle can run any code: pass `trust=True` if you made this file yourself")
+        with open(path, "rb") as file:
+            saved = pickle.load(file)
+        if not isinstance(saved, NumpyVecNormalize):
+            raise ValueError(f"{str(path)!r} holds a {type(saved).__name__}, not SB3's VecNormalize")
+        keys = saved.norm_obs_keys if saved.norm_obs else None
+        settings = {name: getattr(saved, name) for name in _SETTINGS}
+        result = VecNormalize(venv, **settings, norm_obs_keys=keys, device=device)
+        for name, moments in result._all_moments().items():
+            found = saved.ret_rms if name == "return" else saved.obs_rms
+            if isinstance(found, dict):
+                found = found[name.removeprefix("obs/")]
+            _fill(moments, name, [found.mean, found.var, found.count], path)
+        return result
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """Read the arrays of a file that :meth:`VecNormalize.save` wrote."""
+    with open(path, "rb") as file:
+        if file.read(1) == _PICKLE_START:
+            raise ValueError(
+                f"{str(path)!r} is a pickle, as SB3's VecNormalize saves; if you trust its author, use "
+                "`VecNormalize.from_sb3_pickle(path, venv, trust=True)`"
+            )
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        meta = json.loads(str(arrays["meta"]))
+        if meta["format"] != _FORMAT:
+            raise ValueError(f"its format is {meta['format']!r}")
+    except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{str(path)!r} is not a file of VecNormalize, or is damaged: {error}") from error
+    if meta["version"] > _VERSION:
+        raise ValueError(f"{str(path)!r} has version {meta['version']}; this package reads up to {_VERSION}")
+    return arrays
+
+
+def _fill(moments: TensorRunningMeanStd, name: str, values: list[Any], path: str | PathLike[str]) -> None:
+    mean, var, count = values
+    shape = None if mean is None else np.shape(mean)
+    if shape != moments.mean.shape:
+        raise ValueError(
+            f"{str(path)!r} has statistics of shape {shape} for {name!r}, but these environments need "
+            f"{moments.mean.shape}"
+        )
+    moments.mean, moments.var, moments.count = mean, var, float(count)
+
+
+def _to_numpy(value: Any, copy: bool = False) -> Any:
+    if isinstance(value, dict):
+        return {key: _to_numpy(item, copy) for key, item in value.items()}
+    array = value.cpu().numpy() if isinstance(value, Tensor) else value
+    return array.copy() if copy else array
