@@ -77,6 +77,12 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_temporaries(directory: Path) -> None:
+    """Remove what :func:`replacing` left behind in ``directory`` when the process was killed inside it."""
+    for path in directory.glob(".*-????????.*"):
+        path.unlink(missing_ok=True)
+
+
 def write_atomic(path: Path, text: str) -> None:
     """Replace ``path`` with ``text``; after a crash it holds all of the old or all of the new text.
 
@@ -224,6 +230,11 @@ class RunDirectory:
     def model(self) -> Path:
         """Where a completed run keeps its model."""
         return self.path / "model.zip"
+
+    @property
+    def normalization(self) -> Path:
+        """Where the normalisation statistics that belong to the checkpoint or the model are kept."""
+        return self.path / "normalization.npz"
 
     def train_log(self) -> CsvLog:
         """Open ``train.csv`` for appending."""

@@ -1,0 +1,107 @@
+"""From a run's settings to its environments and model."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
+
+from maxent_onpolicy.cli.config import RunConfig
+from maxent_onpolicy.cli.registry import build_hyperparameters, check_hyperparameters, load_class
+from maxent_onpolicy.cli.values import UsageError
+from maxent_onpolicy.envs.make import make_vec_env
+from maxent_onpolicy.envs.normalize import VecNormalize
+
+
+def make_training_env(config: RunConfig) -> VecEnv:
+    """Make the environments a run trains in, normalised as it says."""
+    return _normalized(_make_env(config, config.n_envs, config.seed), config, training=True)
+
+
+def make_evaluation_env(config: RunConfig, episodes: int | None = None) -> VecEnv:
+    """Make the environments a run is evaluated in: wrapped as the training's, frozen, paying the raw reward.
+
+    Args:
+        config: the run.
+        episodes: how many are played at a time; default is the run's. Environments share them evenly.
+    """
+    count = episodes or int(config.evaluation["episodes"])
+    n_envs = max(number for number in range(1, 9) if count % number == 0)
+    return _normalized(_make_env(config, n_envs, seed=0), config, training=False)
+
+
+def make_model(config: RunConfig, env: VecEnv) -> BaseAlgorithm:
+    """Make the untrained model of a run.
+
+    Raises:
+        ValueError: for a hyperparameter outside its range.
+    """
+    cls: Callable[..., BaseAlgorithm] = load_class(config.algorithm)
+    return cls(config.policy, env, seed=config.seed, verbose=0, **build_hyperparameters(config.hyperparameters))
+
+
+def check_runs(runs: Iterable[RunConfig], place: str) -> None:
+    """Build every distinct combination once, so that what cannot work fails before anything runs.
+
+    Args:
+        runs: the runs; seeds do not make a difference.
+        place: the file or command the settings come from, for messages.
+
+    Raises:
+        UsageError: naming the place, the run, the argument and what is allowed.
+    """
+    checked = set()
+    for config in runs:
+        key = (config.label, config.env_id)
+        if key in checked:
+            continue
+        checked.add(key)
+        where = f"{place}: {config.label} on {config.env_id}"
+        check_hyperparameters(load_class(config.algorithm), config.hyperparameters, where)
+        try:
+            env = make_training_env(config)
+            try:
+                make_model(config, env)
+            finally:
+                env.close()
+        except (ValueError, TypeError, AssertionError, ImportError, KeyError) as error:
+            raise UsageError(f"{where}: {error}") from error
+
+
+def _make_env(config: RunConfig, n_envs: int, seed: int) -> VecEnv:
+    settings = config.environment
+    return make_vec_env(
+        config.env_id,
+        n_envs,
+        seed,
+        config.backend,
+        discretize_bins=settings["discretize_bins"],
+        **settings["kwargs"],
+    )
+
+
+def _normalized(env: VecEnv, config: RunConfig, *, training: bool) -> VecEnv:
+    settings: dict[str, Any] = config.environment
+    if not (settings["normalize_observation"] or settings["normalize_reward"]):
+        return env
+    return VecNormalize(
+        env,
+        training=training,
+        norm_obs=settings["normalize_observation"],
+        norm_reward=settings["normalize_reward"] and training,
+        clip_obs=settings["clip_observation"],
+        clip_reward=settings["clip_reward"],
+        gamma=config.hyperparameters.get("gamma", 0.99),
+        device=config.hyperparameters.get("device", "auto"),
+    )
+
+
+def restored_normalization(env: VecEnv, path: Path, config: RunConfig) -> VecEnv:
+    """Return ``env`` with the statistics saved at ``path`` in place of its own; as it is if it does not normalise."""
+    if not isinstance(env, VecNormalize):
+        return env
+    training, norm_reward = env.training, env.norm_reward
+    restored = VecNormalize.load(path, env.venv, device=config.hyperparameters.get("device", "auto"))
+    restored.training, restored.norm_reward = training, norm_reward
+    return restored

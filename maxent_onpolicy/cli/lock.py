@@ -1,0 +1,34 @@
+"""One process a run directory."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from maxent_onpolicy.cli.values import UsageError
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold ``directory`` for this process; the system lets go of it however the process ends.
+
+    Windows cannot lock a directory; there, nothing keeps two processes apart.
+
+    Raises:
+        UsageError: if another process holds it.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"{directory} is being run by another process") from None
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,161 @@
+"""Algorithms by name, and their keywords as settings that can be written in a file or on a command line."""
+
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from maxent_onpolicy.cli.values import UsageError
+from maxent_onpolicy.validation import did_you_mean
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """An algorithm that can be named in commands and suites.
+
+    Attributes:
+        name: the class's name.
+        module: where the class lives; imported on use, so that listing algorithms loads no PyTorch.
+        summary: one line for ``maxent-onpolicy list``.
+    """
+
+    name: str
+    module: str
+    summary: str
+
+
+ALGORITHMS = {
+    entry.name: entry
+    for entry in (
+        Algorithm("PPO", "maxent_onpolicy.algorithms.ppo", "proximal policy optimisation, as SB3's"),
+        Algorithm("MaxEntPPO", "maxent_onpolicy.algorithms.maxent_ppo", "PPO with an entropy critic and advantage"),
+    )
+}
+# what a run decides itself, or what cannot be written as a value
+_RESERVED = {
+    "self",
+    "policy",
+    "env",
+    "seed",
+    "verbose",
+    "tensorboard_log",
+    "rollout_buffer_class",
+    "_init_setup_model",
+}
+_ACTIVATIONS = {"tanh": "Tanh", "relu": "ReLU", "elu": "ELU", "gelu": "GELU", "silu": "SiLU", "leaky_relu": "LeakyReLU"}
+
+
+def find_algorithm(name: str) -> Algorithm:
+    """Return the algorithm called ``name``; case, dashes and underscores do not matter.
+
+    Raises:
+        UsageError: if there is none, with the closest name.
+    """
+    plain = {_plain(known): entry for known, entry in ALGORITHMS.items()}
+    if _plain(name) not in plain:
+        close = did_you_mean(name, ALGORITHMS) or did_you_mean(name.upper(), ALGORITHMS)
+        raise UsageError(f"unknown algorithm {name!r}{close}; there are {', '.join(ALGORITHMS)}")
+    return plain[_plain(name)]
+
+
+def load_class(name: str) -> "type[BaseAlgorithm]":
+    """Import the class of the algorithm called ``name``."""
+    entry = find_algorithm(name)
+    cls: type[BaseAlgorithm] = getattr(import_module(entry.module), entry.name)
+    return cls
+
+
+def hyperparameters(cls: type) -> dict[str, inspect.Parameter]:
+    """Return the keywords of ``cls`` that a run may set, those it passes on to its base class included."""
+    found: dict[str, inspect.Parameter] = {}
+    for base in cls.__mro__:
+        if "__init__" not in base.__dict__:
+            continue
+        parameters = inspect.signature(base.__init__).parameters  # type: ignore[misc]
+        for name, parameter in parameters.items():
+            named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+            if named and name not in _RESERVED:
+                found.setdefault(name, parameter)
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            break
+    return found
+
+
+def describe_hyperparameters(cls: type) -> dict[str, str]:
+    """Return what the docstrings of ``cls`` and its base classes say about each keyword."""
+    texts: dict[str, str] = {}
+    for base in cls.__mro__:
+        arguments = re.search(
+            r"^Args:\n(.*?)(?=^\S|\Z)", inspect.cleandoc(base.__doc__ or ""), re.MULTILINE | re.DOTALL
+        )
+        if arguments is None:
+            continue
+        for name, text in re.findall(r"^    (\w+): (.*?)(?=^    \S|\Z)", arguments[1], re.MULTILINE | re.DOTALL):
+            texts.setdefault(name, " ".join(text.replace("``", "").split()))
+    return texts
+
+
+def check_hyperparameters(cls: type, values: Mapping[str, Any], place: str) -> None:
+    """Check that every key of ``values`` is a keyword of ``cls``.
+
+    Raises:
+        UsageError: naming the place, the key and the closest keyword.
+    """
+    known = hyperparameters(cls)
+    for name in values:
+        if name not in known:
+            raise UsageError(
+                f"{place}: {cls.__name__} has no hyperparameter {name!r}{did_you_mean(name, known)}; "
+                f"`maxent-onpolicy train {cls.__name__} --help` lists them"
+            )
+
+
+def build_hyperparameters(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn written values into what the class takes.
+
+    ``linear:3e-4:0`` becomes a schedule from 3e-4 to 0 over the training, and
+    ``policy_kwargs.activation_fn: relu`` becomes ``torch.nn.ReLU``.
+
+    Raises:
+        UsageError: if a schedule or an activation function is misspelt.
+    """
+    built = {name: _schedule(name, value) for name, value in values.items()}
+    policy = built.get("policy_kwargs")
+    if isinstance(policy, Mapping) and isinstance(policy.get("activation_fn"), str):
+        built["policy_kwargs"] = {**policy, "activation_fn": _activation(policy["activation_fn"])}
+    return built
+
+
+def _schedule(name: str, value: Any) -> Any:
+    if not isinstance(value, str) or not value.startswith(("linear", "lin_")):
+        return value
+    from stable_baselines3.common.utils import LinearSchedule
+
+    try:
+        kind, start, end = value.split(":")
+        if kind == "linear":
+            return LinearSchedule(float(start), float(end), 1.0)
+    except ValueError:
+        pass
+    raise UsageError(f"`{name}`: a linear schedule is written linear:START:END, such as linear:3e-4:0; got {value!r}")
+
+
+def _activation(name: str) -> type:
+    from torch import nn
+
+    if name.lower() not in _ACTIVATIONS:
+        raise UsageError(
+            f"`policy_kwargs.activation_fn` must be one of {', '.join(_ACTIVATIONS)}; got {name!r}"
+            f"{did_you_mean(name.lower(), _ACTIVATIONS)}"
+        )
+    cls: type = getattr(nn, _ACTIVATIONS[name.lower()])
+    return cls
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")

@@ -1,0 +1,307 @@
+"""One run, from its directory to its end: train, evaluate, checkpoint, stop when asked, go on where it stopped."""
+
+import signal
+import sys
+import time
+import traceback
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
+
+from maxent_onpolicy.cli.build import make_evaluation_env, make_model, make_training_env, restored_normalization
+from maxent_onpolicy.cli.config import RunConfig
+from maxent_onpolicy.cli.lock import locked
+from maxent_onpolicy.cli.registry import load_class
+from maxent_onpolicy.cli.values import UsageError
+from maxent_onpolicy.envs.normalize import VecNormalize
+from maxent_onpolicy.envs.state import StateNotRestorableError
+from maxent_onpolicy.evaluation.protocol import CsvFormat, Episodes, EvaluationCallback
+from maxent_onpolicy.evaluation.provenance import collect_provenance
+from maxent_onpolicy.evaluation.runs import RunDirectory, remove_temporaries, replacing
+
+# what SB3's zip reader raises for a file that is no model, or half of one
+UNREADABLE = (zipfile.BadZipFile, EOFError, KeyError, ValueError, RuntimeError)
+
+
+class Stopped(Exception):
+    """The run was asked to stop, and has written what it needs to go on."""
+
+
+@dataclass
+class Reporter:
+    """Where a run tells what it is doing.
+
+    Attributes:
+        progress: called now and then with the timesteps and the mean return of recent training episodes.
+        evaluated: called after each evaluation with the timesteps and the episodes of each mode.
+        message: called with a line for the user.
+    """
+
+    progress: Callable[[int, float | None], None] = lambda timesteps, mean_return: None
+    evaluated: Callable[[int, dict[str, Episodes]], None] = lambda timesteps, results: None
+    message: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True)
+
+
+@dataclass
+class StopRequest:
+    """Set by a signal; looked at between iterations."""
+
+    requested: bool = False
+
+
+@dataclass
+class Clock:
+    """Wall time of a run over all its attempts, in seconds.
+
+    Attributes:
+        before: what earlier attempts took.
+    """
+
+    before: float
+    started: float = field(default_factory=time.monotonic)
+
+    def __call__(self) -> float:
+        """Return the seconds so far."""
+        return self.before + time.monotonic() - self.started
+
+
+def execute(
+    run: RunDirectory,
+    *,
+    reporter: Reporter | None = None,
+    checkpoint_seconds: float = 60.0,
+    keep_model: bool = True,
+    threads: int | None = None,
+) -> None:
+    """Train the run in ``run`` from its checkpoint, or from the start if there is none, to its end.
+
+    Afterwards the status is ``completed``. After SIGINT or SIGTERM it is
+    ``interrupted``, with a checkpoint from which training goes on bit for bit where
+    the environment's state can be restored. After an exception it is ``failed``.
+
+    Args:
+        run: the directory.
+        reporter: receives progress.
+        checkpoint_seconds: wall time between checkpoints.
+        keep_model: whether ``model.zip`` is written at the end.
+        threads: torch's threads; ``None`` leaves them as they are.
+
+    Raises:
+        Stopped: if the run was asked to stop.
+        UsageError: if another process is running this directory.
+    """
+    reporter = reporter or Reporter()
+    with locked(run.path), stop_on_signals() as stop:
+        _set_threads(threads)
+        remove_temporaries(run.path)
+        attempt = {"attempts": run.status["attempts"] + 1, "started": run.status["started"] or _now()}
+        run.write_status("running", error=None, finished=None, **attempt)
+        _note_changed_provenance(run, threads)
+        clock = Clock(float(run.status["wall_seconds"]))
+        try:
+            timesteps = _train(run, reporter, stop, clock, checkpoint_seconds, keep_model)
+        except Stopped:
+            run.write_status("interrupted", finished=_now())
+            raise
+        except BaseException as error:
+            # a full disk may refuse this too; whoever started the run then finds it unfinished
+            with suppress(OSError):
+                run.write_status("failed", error=describe(error), finished=_now())
+            raise
+        run.write_status("completed", timesteps=timesteps, finished=_now(), wall_seconds=round(clock(), 3))
+        run.checkpoint.unlink(missing_ok=True)
+
+
+def _train(
+    run: RunDirectory,
+    reporter: Reporter,
+    stop: StopRequest,
+    clock: Clock,
+    checkpoint_seconds: float,
+    keep_model: bool,
+) -> int:
+    config = RunConfig.from_json(run.config)
+    if run.checkpoint.exists():
+        model = _continued(run, config, reporter)
+    else:
+        clock.before = 0.0
+        model = make_model(config, make_training_env(config))
+    evaluation_env = make_evaluation_env(config)
+    train_log, eval_log = run.train_log(), run.eval_log()
+    for log in (train_log, eval_log):
+        log.truncate(model.num_timesteps if model.num_timesteps else -1)
+    model.set_logger(Logger(None, [CsvFormat(train_log, clock)]))
+    evaluation: dict[str, Any] = {**config.evaluation, "on_result": reporter.evaluated}
+    callbacks: list[BaseCallback] = [
+        EvaluationCallback(evaluation_env, eval_log, **evaluation),
+        CheckpointCallback(run, stop, clock, checkpoint_seconds),
+        ProgressCallback(reporter),
+    ]
+    remaining = config.total_timesteps - model.num_timesteps
+    model.learn(remaining, callback=callbacks, reset_num_timesteps=model.num_timesteps == 0)
+    if keep_model:
+        save_model(model, run, run.model)
+    else:
+        run.normalization.unlink(missing_ok=True)
+    for env in (model.get_env(), evaluation_env):
+        if env is not None:
+            env.close()
+    return model.num_timesteps
+
+
+def _continued(run: RunDirectory, config: RunConfig, reporter: Reporter) -> BaseAlgorithm:
+    """Return the model at its checkpoint, ready to go on."""
+    cls: Any = load_class(config.algorithm)
+    env = make_training_env(config)
+    try:
+        try:
+            model: BaseAlgorithm = cls.load(run.checkpoint, env=env, resume=True)
+        except StateNotRestorableError as error:
+            reporter.message(f"{config.name}: goes on with new episodes, not bit for bit: {error}")
+            env = restored_normalization(env, run.normalization, config)
+            model = cls.load(run.checkpoint, env=env)
+            # not the seed of the start: the run would see its first episodes again
+            sequence = np.random.SeedSequence([config.seed, model.num_timesteps])
+            model.set_random_seed(int(sequence.generate_state(1)[0] >> 1))
+    except UNREADABLE as error:
+        env.close()
+        raise UsageError(f"{run.checkpoint} cannot be loaded ({error}); `--restart` starts the run over") from error
+    return model
+
+
+def save_model(model: BaseAlgorithm, run: RunDirectory, path: Path) -> None:
+    """Write the model to ``path`` and the normalisation statistics beside it, each all or nothing.
+
+    Raises:
+        OSError: if the disk is full.
+    """
+    env = model.get_vec_normalize_env()
+    if isinstance(env, VecNormalize):
+        with replacing(run.normalization) as temporary:
+            env.save(temporary)
+    with replacing(path) as temporary:
+        model.save(temporary)
+
+
+class CheckpointCallback(BaseCallback):
+    """Writes a checkpoint at intervals of wall time and on request to stop, between iterations only.
+
+    There, no rollout is half collected, so that training continues exactly.
+
+    Args:
+        run: receives ``checkpoint.zip``.
+        stop: when requested, a last checkpoint is written and training ends.
+        clock: the run's wall time.
+        every_seconds: wall time between checkpoints.
+    """
+
+    def __init__(self, run: RunDirectory, stop: StopRequest, clock: Clock, every_seconds: float) -> None:
+        super().__init__()
+        self.run = run
+        self.stop = stop
+        self.clock = clock
+        self.every_seconds = every_seconds
+        self._last = time.monotonic()
+        self._saved_at = -1
+
+    def _on_training_start(self) -> None:
+        # what is on the disk already; a new run has nothing to keep yet
+        self._saved_at = self.num_timesteps
+
+    def _on_rollout_start(self) -> None:
+        # the counter of a callback moves with its steps only
+        timesteps = self.model.num_timesteps
+        due = time.monotonic() - self._last >= self.every_seconds
+        if (due or self.stop.requested) and timesteps > self._saved_at:
+            save_model(self.model, self.run, self.run.checkpoint)
+            self.run.write_status("running", timesteps=timesteps, wall_seconds=round(self.clock(), 3))
+            self._saved_at, self._last = timesteps, time.monotonic()
+        if self.stop.requested:
+            raise Stopped
+
+    def _on_step(self) -> bool:
+        return True
+
+
+class ProgressCallback(BaseCallback):
+    """Tells the reporter how far training is, a few times a second at most."""
+
+    def __init__(self, reporter: Reporter, every_seconds: float = 0.25) -> None:
+        super().__init__()
+        self.reporter = reporter
+        self.every_seconds = every_seconds
+        self._last = 0.0
+
+    def _on_training_start(self) -> None:
+        self._report()
+
+    def _on_step(self) -> bool:
+        if time.monotonic() - self._last >= self.every_seconds:
+            self._report()
+        return True
+
+    def _on_training_end(self) -> None:
+        self._report()
+
+    def _report(self) -> None:
+        self._last = time.monotonic()
+        recent = [episode["r"] for episode in self.model.ep_info_buffer or ()]
+        self.reporter.progress(self.num_timesteps, float(np.mean(recent)) if recent else None)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Turn the first SIGINT or SIGTERM into a request to stop; the second one ends the process at once."""
+    stop = StopRequest()
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in signals}
+
+    def request(number: int, frame: FrameType | None) -> None:
+        stop.requested = True
+        for other in signals:
+            signal.signal(other, signal.SIG_DFL)
+
+    for number in signals:
+        signal.signal(number, request)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def describe(error: BaseException) -> str:
+    """Return an exception as a line, with the place it was raised in."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{place}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _set_threads(threads: int | None) -> None:
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def _note_changed_provenance(run: RunDirectory, threads: int | None) -> None:
+    """If this attempt uses other code or another machine than the first, say so in ``provenance.json``."""
+    now = collect_provenance(threads=threads)
+    same = ("git", "packages", "python", "cpu", "gpu")
+    attempts = [run.provenance, *run.provenance.get("resumed_with", [])]
+    if any(attempts[-1].get(key) != now[key] for key in same):
+        run.write_provenance({**run.provenance, "resumed_with": [*attempts[1:], now]})
