@@ -332,8 +332,9 @@ def _notes(results: Results) -> list[str]:
     notes = []
     counts = {(label, env_id): results.seeds(label, env_id) for label in results.labels for env_id in results.env_ids}
     if len(set(counts.values())) > 1:
-        uneven = ", ".join(f"{label} on {env_id}: {n}" for (label, env_id), n in counts.items())
-        notes.append(f"The numbers of seeds differ ({uneven}).")
+        most = max(counts.values())
+        fewer = ", ".join(f"{label} on {env_id}: {n}" for (label, env_id), n in counts.items() if n < most)
+        notes.append(f"The numbers of seeds differ: {most} at most, but {fewer}.")
     for mode in results.modes:
         shared = results.shared_env_ids(mode)
         missing = [env_id for env_id in results.env_ids if env_id not in shared]
