@@ -7,7 +7,13 @@ import numpy as np
 import torch
 from stable_baselines3.common.vec_env import VecEnv
 
-from maxent_onpolicy.envs.state import StateNotRestorableError, get_env_state, set_env_state
+from maxent_onpolicy.envs.state import (
+    StateNotRestorableError,
+    get_env_state,
+    set_env_state,
+    state_from_bytes,
+    state_to_bytes,
+)
 
 
 def capture_training_state(env: VecEnv | None) -> dict[str, Any]:
@@ -26,7 +32,7 @@ def capture_training_state(env: VecEnv | None) -> dict[str, Any]:
     }
     if env is not None:
         try:
-            state["env"] = get_env_state(env)
+            state["env"] = state_to_bytes(get_env_state(env))
         except StateNotRestorableError as error:
             state["env_error"] = str(error)
     return state
@@ -40,7 +46,7 @@ def restore_training_state(env: VecEnv, state: dict[str, Any]) -> None:
     """
     if state["env_error"] is not None:
         raise StateNotRestorableError(f"training cannot be resumed exactly: {state['env_error']}")
-    set_env_state(env, state["env"])
+    set_env_state(env, state_from_bytes(state["env"]))
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])  # noqa: NPY002
     torch.set_rng_state(state["torch"])

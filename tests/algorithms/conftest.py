@@ -16,35 +16,6 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-class Chain(gym.Env):
-    """Walks through ``length`` states whatever the action; then ends, is cut off, or goes round for ever.
-
-    Args:
-        length: number of states, observed as a ``Discrete`` index.
-        end: ``"terminate"``, ``"truncate"`` or ``"never"``.
-        action_space: any.
-        reward: constant reward of a step.
-    """
-
-    def __init__(self, length=4, end="truncate", action_space=None, reward=0.0):
-        self.length, self.end, self.reward = length, end, reward
-        self.observation_space = spaces.Discrete(length)
-        self.action_space = action_space or spaces.Discrete(4)
-        self.state = 0
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.state = 0
-        return self.state, {}
-
-    def step(self, action):
-        self.state += 1
-        ended = self.state == self.length
-        self.state %= self.length
-        terminated, truncated = ended and self.end == "terminate", ended and self.end == "truncate"
-        return self.state, self.reward, terminated, truncated, {}
-
-
 class Noise(gym.Env):
     """Random observations and rewards, cut off after ``limit`` steps; optionally broken at one step."""
 

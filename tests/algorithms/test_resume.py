@@ -1,0 +1,149 @@
+"""save → load → learn continues as if it had never stopped."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import stable_baselines3 as sb3
+import torch
+from conftest import Noise
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
+from stable_baselines3.common.vec_env import VecNormalize as SB3VecNormalize
+
+from maxent_onpolicy import PPO, MaxEntPPO, make_vec_env
+from maxent_onpolicy.envs import VecNormalize
+from maxent_onpolicy.envs.state import StateNotRestorableError
+
+KWARGS = {"n_steps": 64, "batch_size": 64, "n_epochs": 2, "seed": 3, "device": "cpu"}
+EVERYTHING = {
+    "tau": "auto",
+    "popart": True,
+    "learning_rate": LinearSchedule(1e-3, 0.0, 1.0),
+    "policy_kwargs": {"entropy_net_arch": [16], "action_distribution": "tanh_gaussian"},
+}
+
+
+def state(model):
+    parts = {f"policy.{k}": v for k, v in model.policy.state_dict().items()}
+    for index, moments in enumerate(model.policy.optimizer.state_dict()["state"].values()):
+        parts |= {f"adam.{index}.{k}": torch.as_tensor(v) for k, v in moments.items()}
+    if getattr(model, "tau", None) == "auto":
+        parts["log_tau"] = model.log_tau.detach()
+    return {name: value.clone() for name, value in parts.items()}
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(second[name], value), name
+
+
+def normalised(cls, env_id="Pendulum-v1"):
+    return lambda: cls(make_vec_env(env_id, 2, seed=3))
+
+
+CASES = {
+    "classic control": (MaxEntPPO, lambda: make_vec_env("Pendulum-v1", 2, seed=3), {}),
+    "terminations": (PPO, lambda: make_vec_env("CartPole-v1", 2, seed=3), {}),
+    "every option, our normalisation": (MaxEntPPO, normalised(VecNormalize), EVERYTHING),
+    "SB3's normalisation": (MaxEntPPO, normalised(SB3VecNormalize), {}),
+    "noise matrices": (MaxEntPPO, lambda: make_vec_env("Pendulum-v1", 2, seed=3), {"use_sde": True}),
+    "SB3's DummyVecEnv": (PPO, lambda: DummyVecEnv([lambda: gym.make("Pendulum-v1")] * 1), {}),
+    "MuJoCo": (MaxEntPPO, normalised(VecNormalize, "Hopper-v5"), {}),
+    "MuJoCo that reads derived quantities": (MaxEntPPO, lambda: make_vec_env("Ant-v5", 2, seed=3), {}),
+}
+
+
+@pytest.mark.parametrize(("algorithm", "make_env", "kwargs"), CASES.values(), ids=CASES.keys())
+def test_continues_bit_for_bit(tmp_path, algorithm, make_env, kwargs):
+    n_envs = make_env().num_envs
+    cut, total = 3 * 64 * n_envs, 6 * 64 * n_envs
+    # The same two calls with and without the file between them. (Constructing a model seeds the global generators.)
+    whole = algorithm("MlpPolicy", make_env(), **KWARGS, **kwargs).learn(cut)
+    whole.learn(total - cut, reset_num_timesteps=False)
+    first = algorithm("MlpPolicy", make_env(), **KWARGS, **kwargs).learn(cut)
+    first.save(tmp_path / "model")
+    first.get_env().close()
+    torch.manual_seed(999)
+    np.random.seed(999)  # noqa: NPY002
+    resumed = algorithm.load(tmp_path / "model", env=make_env(), resume=True, device="cpu")
+    assert resumed.num_timesteps == cut
+    resumed.learn(total - cut, reset_num_timesteps=False)
+    assert_same(state(whole), state(resumed))
+    np.testing.assert_array_equal(whole._last_obs, resumed._last_obs)
+    for name in ("r", "l"):
+        assert [info[name] for info in whole.ep_info_buffer] == [info[name] for info in resumed.ep_info_buffer]
+
+
+def test_a_checkpoint_taken_before_a_rollout_continues_bit_for_bit(tmp_path):
+    """As a killed run does: the file is written in the middle of one call of learn()."""
+    class SavesOnce(BaseCallback):
+        def _on_step(self):
+            return True
+
+        def _on_rollout_start(self):
+            if self.num_timesteps == 256:
+                self.model.save(tmp_path / "checkpoint")
+
+    def make_env():
+        return VecNormalize(make_vec_env("Pendulum-v1", 2, seed=3))
+
+    whole = MaxEntPPO("MlpPolicy", make_env(), use_sde=True, **KWARGS, learning_rate=LinearSchedule(1e-3, 0.0, 1.0))
+    whole.learn(768, callback=SavesOnce())
+    resumed = MaxEntPPO.load(tmp_path / "checkpoint", env=make_env(), resume=True, device="cpu")
+    resumed.learn(768 - resumed.num_timesteps, reset_num_timesteps=False)
+    assert_same(state(whole), state(resumed))
+
+
+def test_without_resume_the_environment_starts_anew(tmp_path):
+    env = make_vec_env("Pendulum-v1", 2, seed=3)
+    model = MaxEntPPO("MlpPolicy", env, **KWARGS).learn(128)
+    model.save(tmp_path / "model")
+    loaded = MaxEntPPO.load(tmp_path / "model", env=env, device="cpu")
+    assert loaded._last_obs is None
+    assert not hasattr(loaded, "_training_state")
+    assert_same(state(model), state(loaded))
+    loaded.learn(128)
+
+
+def test_every_part_of_the_model_is_loaded(tmp_path):
+    model = MaxEntPPO("MlpPolicy", Noise(limit=9), **KWARGS, **EVERYTHING, entropy_gamma=0.7).learn(192)
+    model.save(tmp_path / "model")
+    loaded = MaxEntPPO.load(tmp_path / "model", device="cpu")
+    assert_same(state(model), state(loaded))
+    assert loaded.entropy_gamma == 0.7
+    assert loaded.target_entropy == model.target_entropy
+    moments, expected = (each.tau_optimizer.state_dict()["state"][0]["exp_avg"] for each in (loaded, model))
+    assert moments == expected
+    moments, expected = loaded.policy.entropy_value_net.moments, model.policy.entropy_value_net.moments
+    assert moments == expected
+
+
+def test_an_environment_that_cannot_be_restored_says_so(tmp_path):
+    env = SubprocVecEnv([lambda: gym.make("CartPole-v1")] * 1)
+    try:
+        MaxEntPPO("MlpPolicy", env, **KWARGS).save(tmp_path / "model")
+        with pytest.raises(StateNotRestorableError, match=r"cannot be resumed exactly.*SubprocVecEnv"):
+            MaxEntPPO.load(tmp_path / "model", env=env, resume=True)
+        assert MaxEntPPO.load(tmp_path / "model", env=env).num_timesteps == 0
+    finally:
+        env.close()
+
+
+def test_resume_needs_an_environment_and_a_state(tmp_path):
+    model = MaxEntPPO("MlpPolicy", "CartPole-v1", **KWARGS)
+    model.save(tmp_path / "model")
+    with pytest.raises(ValueError, match="`resume=True` needs `env`"):
+        MaxEntPPO.load(tmp_path / "model", resume=True)
+    sb3.PPO("MlpPolicy", "CartPole-v1", device="cpu").save(tmp_path / "sb3")
+    with pytest.raises(ValueError, match="holds no training state"):
+        PPO.load(tmp_path / "sb3", env=make_vec_env("CartPole-v1"), resume=True)
+
+
+def test_models_of_sb3_can_be_loaded(tmp_path):
+    theirs = sb3.PPO("MlpPolicy", "CartPole-v1", device="cpu", seed=0, n_steps=64).learn(64)
+    theirs.save(tmp_path / "sb3")
+    ours = PPO.load(tmp_path / "sb3", device="cpu")
+    for name, value in theirs.policy.state_dict().items():
+        assert torch.equal(ours.policy.state_dict()[name], value)
