@@ -215,7 +215,8 @@ class _Capture:
             return self.mujoco(value, path)
         state = _generator_state(value)
         if state is not None:
-            return {"kind": "generator", "type": type(value).__name__, "state": self.value(state, path)}
+            kind = "generator" if isinstance(value, np.random.Generator) else "other_generator"
+            return {"kind": kind, "type": type_name(value), "state": self.value(state, path)}
         if isinstance(value, Space):
             generators = [self.value(inner._np_random, path) for inner in spaces_in(value)]
             return {"kind": "space", "generators": generators}

@@ -343,7 +343,9 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 def _fill(moments: TensorRunningMeanStd, name: str, values: list[Any], path: str | PathLike[str]) -> None:
     mean, var, count = values
-    shape = None if mean is None else np.shape(mean)
+    if any(value is None for value in values):
+        raise ValueError(f"{str(path)!r} has no complete statistics for {name!r}")
+    shape = np.shape(mean)
     if shape != moments.mean.shape:
         raise ValueError(
             f"{str(path)!r} has statistics of shape {shape} for {name!r}, but these environments need "

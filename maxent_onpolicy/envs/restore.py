@@ -193,11 +193,14 @@ class _Restore:
         position = len(self.seen)
         self.seen.append(current)
         state = self.value(saved["state"], _MISSING, path)
-        if saved["type"] == "Generator":
-            self.seen[position] = current = _numpy_generator(current, state)
-        elif type(current).__name__ != saved["type"]:
-            raise self.fail(path, f"is not a {saved['type']} now")
-        elif isinstance(current, random.Random):
+        self.seen[position] = _numpy_generator(current, state)
+        return self.seen[position]
+
+    def _other_generator(self, saved: dict[str, Any], current: Any, path: str) -> Any:
+        self.same_type(saved, current, path)
+        self.remember(current)
+        state = self.value(saved["state"], _MISSING, path)
+        if isinstance(current, random.Random):
             current.setstate(state)
         else:
             current.set_state(torch.from_numpy(state) if isinstance(current, torch.Generator) else state)
