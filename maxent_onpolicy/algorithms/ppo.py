@@ -12,7 +12,7 @@ from torch import Tensor
 
 from maxent_onpolicy.algorithms.base import OnPolicyAlgorithm
 from maxent_onpolicy.engine.buffer import Minibatch, RolloutBuffer
-from maxent_onpolicy.engine.rollout import NonFiniteError
+from maxent_onpolicy.engine.finite import NonFiniteError, naming_divergence
 from maxent_onpolicy.estimators.losses import (
     clip_value,
     clipped_surrogate,
@@ -165,7 +165,8 @@ class PPO(OnPolicyAlgorithm):
         for epoch in range(self.n_epochs):
             first_of_epoch = len(metrics)
             for batch in self.rollout_buffer.get(self.batch_size):
-                loss, batch_metrics = self._loss(batch, clip)
+                with naming_divergence(self.policy, f"the update after step {self.num_timesteps} failed"):
+                    loss, batch_metrics = self._loss(batch, clip)
                 metrics.append(batch_metrics)
                 if self.target_kl is not None and batch_metrics["approx_kl"].item() > 1.5 * self.target_kl:
                     stop = True

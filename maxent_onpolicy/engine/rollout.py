@@ -11,14 +11,11 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from maxent_onpolicy.engine.buffer import RolloutBuffer
+from maxent_onpolicy.engine.finite import check_finite, naming_divergence
 from maxent_onpolicy.envs.tensor import Observation, step_tensor, to_device
 
 if TYPE_CHECKING:
     from maxent_onpolicy.algorithms.base import OnPolicyAlgorithm
-
-
-class NonFiniteError(ValueError):
-    """An environment or the policy produced NaN or Inf."""
 
 
 def collect_rollout(
@@ -86,17 +83,9 @@ def act(policy: ActorCriticPolicy, observation: Observation, num_timesteps: int)
     Raises:
         NonFiniteError: if the policy's parameters have diverged.
     """
-    try:
-        with torch.no_grad():
-            actions, values, log_probs = policy(observation)
-    except ValueError as error:  # torch's distributions reject NaN parameters with a dump of the tensor
-        bad = [name for name, parameter in policy.named_parameters() if not parameter.isfinite().all()]
-        if not bad:
-            raise
-        raise NonFiniteError(
-            f"action of environment 0 cannot be sampled at step {num_timesteps}: the policy's parameters have diverged "
-            f"(NaN or Inf in {', '.join(bad)})"
-        ) from error
+    where = f"action of environment 0 cannot be sampled at step {num_timesteps}"
+    with torch.no_grad(), naming_divergence(policy, where):
+        actions, values, log_probs = policy(observation)
     check_finite("action", actions, num_timesteps)
     return actions, values, log_probs
 
@@ -123,33 +112,6 @@ def clipped_fraction(policy: ActorCriticPolicy, action_space: spaces.Space, acti
     low = torch.as_tensor(action_space.low, device=action.device).flatten()
     high = torch.as_tensor(action_space.high, device=action.device).flatten()
     return ((action < low) | (action > high)).float().mean().item()
-
-
-def check_finite(what: str, value: Observation, num_timesteps: int) -> None:
-    """Raise if any element is NaN or Inf.
-
-    Args:
-        what: ``"observation"``, ``"reward"`` or ``"action"``.
-        value: ``[B, ...]`` or a dictionary of such.
-        num_timesteps: environment steps taken before this one, over all environments.
-
-    Raises:
-        NonFiniteError: naming the environment, the step and the first bad value.
-    """
-    if isinstance(value, dict):
-        for key, part in value.items():
-            check_finite(f"{what}[{key!r}]", part, num_timesteps)
-        return
-    if not value.is_floating_point() or bool(value.isfinite().all()):
-        return
-    bad = ~value.isfinite().reshape(value.shape[0], -1)
-    index = int(bad.any(dim=1).nonzero()[0])
-    first = value.reshape(value.shape[0], -1)[index][bad[index]][0].item()
-    source = "the policy's parameters have diverged" if what == "action" else "check the environment"
-    raise NonFiniteError(
-        f"{what} of environment {index} is {first} at step {num_timesteps} "
-        f"(counted over all {value.shape[0]} environments); {source}"
-    )
 
 
 def as_numpy(observation: Observation) -> Any:

@@ -31,7 +31,9 @@ def test_the_entropy_critic_learns_the_closed_form(end):
     """V_H = H/(1 − γ_H) where the episode is cut off or endless, H·(1 − γ_Hⁿ)/(1 − γ_H) where it terminates in n."""
     gamma, length = 0.8, 5
     # Cut off by a time limit, so that the final observation is one that the critic is trained on.
-    inside = ConstantRewardEnv(spaces.Discrete(4), reward=0.0, length=length, end="never" if end == "truncated" else end)
+    inside = ConstantRewardEnv(
+        spaces.Discrete(4), reward=0.0, length=length, end="never" if end == "truncated" else end
+    )
     env = DummyVecEnv([lambda: gym.wrappers.TimeLimit(inside, length) if end == "truncated" else inside])
     model = MaxEntPPO(
         "MlpPolicy",
@@ -108,7 +110,9 @@ class CountsCriticCalls:
         self.sizes = {"predict_values": [], "predict_entropy_values": []}
         for name, sizes in self.sizes.items():
             original = getattr(policy, name)
-            setattr(policy, name, lambda obs, original=original, sizes=sizes: (sizes.append(len(obs)), original(obs))[1])
+            setattr(
+                policy, name, lambda obs, original=original, sizes=sizes: (sizes.append(len(obs)), original(obs))[1]
+            )
 
 
 def test_all_truncated_environments_share_one_forward_pass_of_each_critic():

@@ -66,7 +66,7 @@ def test_continues_bit_for_bit(tmp_path, algorithm, make_env, kwargs):
     first.save(tmp_path / "model")
     first.get_env().close()
     torch.manual_seed(999)
-    np.random.seed(999)  # noqa: NPY002
+    np.random.seed(999)
     resumed = algorithm.load(tmp_path / "model", env=make_env(), resume=True, device="cpu")
     assert resumed.num_timesteps == cut
     resumed.learn(total - cut, reset_num_timesteps=False)
@@ -78,6 +78,7 @@ def test_continues_bit_for_bit(tmp_path, algorithm, make_env, kwargs):
 
 def test_a_checkpoint_taken_before_a_rollout_continues_bit_for_bit(tmp_path):
     """As a killed run does: the file is written in the middle of one call of learn()."""
+
     class SavesOnce(BaseCallback):
         def _on_step(self):
             return True

@@ -1,0 +1,63 @@
+"""NaN and Inf, reported where they appear rather than where they surface."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+from maxent_onpolicy.envs.tensor import Observation
+
+
+class NonFiniteError(ValueError):
+    """An environment or the policy produced NaN or Inf."""
+
+
+def check_finite(what: str, value: Observation, num_timesteps: int) -> None:
+    """Raise if any element is NaN or Inf.
+
+    Args:
+        what: ``"observation"``, ``"reward"`` or ``"action"``.
+        value: ``[B, ...]`` or a dictionary of such.
+        num_timesteps: environment steps taken before this one, over all environments.
+
+    Raises:
+        NonFiniteError: naming the environment, the step and the first bad value.
+    """
+    if isinstance(value, dict):
+        for key, part in value.items():
+            check_finite(f"{what}[{key!r}]", part, num_timesteps)
+        return
+    if not value.is_floating_point() or bool(value.isfinite().all()):
+        return
+    flat = value.reshape(value.shape[0], -1)
+    bad = ~flat.isfinite()
+    index = int(bad.any(dim=1).nonzero()[0])
+    first = flat[index][bad[index]][0].item()
+    source = "the policy's parameters have diverged" if what == "action" else "check the environment"
+    raise NonFiniteError(
+        f"{what} of environment {index} is {first} at step {num_timesteps} "
+        f"(counted over all {value.shape[0]} environments); {source}"
+    )
+
+
+@contextmanager
+def naming_divergence(policy: nn.Module, where: str) -> Iterator[None]:
+    """Turn torch's rejection of NaN distribution parameters, a dump of the tensor, into an error that says why.
+
+    Args:
+        policy: whose parameters may have diverged.
+        where: what failed and when, the start of the message.
+
+    Raises:
+        NonFiniteError: if a parameter is NaN or Inf; any other ValueError passes unchanged.
+    """
+    try:
+        yield
+    except ValueError as error:
+        bad = [name for name, parameter in policy.named_parameters() if not parameter.isfinite().all()]
+        if not bad:
+            raise
+        raise NonFiniteError(
+            f"{where}: the policy's parameters have diverged (NaN or Inf in {', '.join(bad)}); lower `learning_rate` "
+            "or `max_grad_norm`, or normalise observations and rewards"
+        ) from error
