@@ -6,7 +6,16 @@ from typing import Any
 
 from maxent_onpolicy.cli.values import UsageError, check_integer, check_mapping, merge
 
-SETTINGS = ("total_timesteps", "n_envs", "backend", "policy", "hyperparameters", "environment", "evaluation")
+SETTINGS = (
+    "total_timesteps",
+    "n_envs",
+    "backend",
+    "policy",
+    "hyperparameters",
+    "environment",
+    "evaluation",
+    "tuning_budget",
+)
 ENVIRONMENT_DEFAULTS: dict[str, Any] = {
     "normalize_observation": False,
     "normalize_reward": False,
@@ -24,6 +33,7 @@ SETTING_DEFAULTS: dict[str, Any] = {
     "hyperparameters": {},
     "environment": ENVIRONMENT_DEFAULTS,
     "evaluation": EVALUATION_DEFAULTS,
+    "tuning_budget": None,
 }
 
 
@@ -45,6 +55,7 @@ class RunConfig:
         environment: ``normalize_observation``, ``normalize_reward``, ``clip_observation``, ``clip_reward``,
             ``discretize_bins``, ``kwargs`` of the environment.
         evaluation: ``every`` (timesteps), ``episodes``, ``seed``.
+        tuning_budget: how much tuning these settings had, for the report; ``None`` if nobody says.
     """
 
     suite: str
@@ -59,10 +70,14 @@ class RunConfig:
     policy: str = "MlpPolicy"
     environment: dict[str, Any] = field(default_factory=lambda: dict(ENVIRONMENT_DEFAULTS))
     evaluation: dict[str, Any] = field(default_factory=dict)
+    tuning_budget: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``config.json``."""
-        return asdict(self)
+        content = asdict(self)
+        if self.tuning_budget is None:
+            del content["tuning_budget"]
+        return content
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "RunConfig":
@@ -133,6 +148,7 @@ def make_config(
             "episodes": check_integer(evaluation["episodes"], f"{place}.evaluation.episodes", 1),
             "seed": check_integer(evaluation["seed"], f"{place}.evaluation.seed", 0) + (0 if exact else seed),
         },
+        tuning_budget=full["tuning_budget"],
     )
 
 
@@ -155,8 +171,8 @@ def check_settings(settings: Any, place: str, extra: tuple[str, ...] = ()) -> di
     for name in ("normalize_observation", "normalize_reward"):
         if not isinstance(environment.get(name, False), bool):
             raise UsageError(f"{place}.environment.{name}: expected true or false, got {environment[name]!r}")
-    for name in ("backend", "policy"):
-        if not isinstance(block.get(name, ""), str):
+    for name in ("backend", "policy", "tuning_budget"):
+        if not isinstance(block.get(name) or "", str):
             raise UsageError(f"{place}.{name}: expected text, got {block[name]!r}")
     return {key: {} if value is None and key in _BLOCKS else value for key, value in block.items()}
 

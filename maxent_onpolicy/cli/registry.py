@@ -45,6 +45,7 @@ _RESERVED = {
     "verbose",
     "tensorboard_log",
     "rollout_buffer_class",
+    "rollout_buffer_kwargs",
     "_init_setup_model",
 }
 _ACTIVATIONS = {"tanh": "Tanh", "relu": "ReLU", "elu": "ELU", "gelu": "GELU", "silu": "SiLU", "leaky_relu": "LeakyReLU"}
@@ -96,7 +97,8 @@ def describe_hyperparameters(cls: type) -> dict[str, str]:
         if arguments is None:
             continue
         for name, text in re.findall(r"^    (\w+): (.*?)(?=^    \S|\Z)", arguments[1], re.MULTILINE | re.DOTALL):
-            texts.setdefault(name, " ".join(text.replace("``", "").split()))
+            plain = re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"\1", text.replace("``", ""))
+            texts.setdefault(name, " ".join(plain.split()))
     return texts
 
 

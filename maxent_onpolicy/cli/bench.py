@@ -1,0 +1,193 @@
+"""``maxent-onpolicy bench``: run a suite, as far as it is not run yet, and report on it."""
+
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from maxent_onpolicy.cli.display import make_display
+from maxent_onpolicy.cli.output import make_console, show_report
+from maxent_onpolicy.cli.parse import Flag, option, parse_options
+from maxent_onpolicy.cli.plan import PlannedRun, plan_run, preparation, select
+from maxent_onpolicy.cli.queue import Job, Queue
+from maxent_onpolicy.cli.suite import Suite, find_suite, load_suite
+from maxent_onpolicy.cli.values import UsageError
+from maxent_onpolicy.evaluation.provenance import available_cores, collect_provenance
+
+DESCRIPTION = """Run every algorithm of a suite on every environment with every seed.
+
+Each run is a process of its own that computes with one thread. Runs that are
+completed are skipped, runs that were interrupted go on from their checkpoint,
+runs that fail are tried once more. At the end there are a table and a report.
+
+  maxent-onpolicy bench quick
+  maxent-onpolicy bench quick --dry-run
+  maxent-onpolicy bench quick --only Hopper-v5 --seeds 0 1
+  maxent-onpolicy bench my_suite.yaml --results /data/results --jobs 8
+
+Ctrl-C stops after the current iteration; the same command goes on from there.
+"""
+_FAILURE, _INTERRUPTED = 1, 130
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """Options of ``maxent-onpolicy bench``.
+
+    Attributes:
+        suite: name of a suite (`maxent-onpolicy list suites`) or path of a YAML file
+        seeds: run these seeds instead of the suite's
+        timesteps: train for this long instead of as long as the suite says
+        only: run only what matches: a label, an environment, seed_0, or label/environment; * stands for anything
+        results: folder of all results; the suite's go to a folder with its name
+        jobs: how many runs at a time
+        checkpoint_seconds: wall time between checkpoints of a run
+        restart: discard runs that were made with other settings or cannot be read, and run them again
+        no_model: do not keep the trained models
+        no_report: write no report at the end
+        dry_run: show what would be done, and do nothing
+    """
+
+    suite: Annotated[tyro.conf.Positional[str], option("SUITE")]
+    seeds: Annotated[tuple[int, ...], option("N [N ...]", "all")] = ()
+    timesteps: Annotated[int | None, option("N", "the suite's")] = None
+    only: Annotated[tuple[str, ...], option("NAME [NAME ...]", "all")] = ()
+    results: Annotated[Path, option("DIR", "results")] = Path("results")
+    jobs: Annotated[int | None, option("N", "one a core")] = None
+    checkpoint_seconds: Annotated[float, option("SECONDS", "60")] = 60.0
+    restart: Flag = False
+    no_model: Flag = False
+    no_report: Flag = False
+    dry_run: Flag = False
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command; return the exit status: 0, 1 if a run failed, 130 if it was interrupted.
+
+    Raises:
+        UsageError: if the suite, an option, or what lies in the results directory does not allow it.
+    """
+    options = parse_options(BenchOptions, "bench", DESCRIPTION, arguments)
+    for name, value in (("--jobs", options.jobs), ("--timesteps", options.timesteps)):
+        if value is not None and value < 1:
+            raise UsageError(f"{name} must be at least 1, got {value}")
+    if min(options.seeds, default=0) < 0 or len(set(options.seeds)) < len(options.seeds):
+        raise UsageError(f"--seeds must be different and not negative, got {' '.join(map(str, options.seeds))}")
+    suite = load_suite(find_suite(options.suite), seeds=options.seeds, timesteps=options.timesteps)
+    results = options.results / suite.name
+    plan = [plan_run(config, results) for config in select(suite.runs, options.only)]
+    console = make_console()
+    if options.dry_run:
+        show_plan(console, suite, plan, results, options.restart)
+        return 0
+    _refuse_conflicts(plan, results, options)
+    todo = [run for run in plan if run.action in _todo(options.restart)]
+    corrupt = [run for run in plan if run.action == "corrupt" and not options.restart]
+    for run in corrupt:
+        console.print(Text(f"corrupt      {run.path}: {run.detail}"), soft_wrap=True)
+    if todo:
+        _check(suite, todo)
+    jobs = options.jobs or available_cores()
+    queue = _run(console, suite, plan, todo, jobs, options)
+    return _conclude(console, queue, corrupt, results, options)
+
+
+def _check(suite: Suite, todo: list[PlannedRun]) -> None:
+    from maxent_onpolicy.cli.build import check_runs
+
+    check_runs([run.config for run in todo], str(suite.path))
+
+
+def _run(
+    console: Console, suite: Suite, plan: list[PlannedRun], todo: list[PlannedRun], workers: int, options: BenchOptions
+) -> Queue:
+    provenance = collect_provenance(["maxent-onpolicy", *sys.argv[1:]], threads=1)
+    jobs = [
+        Job(run.config, run.path, preparation(run, provenance, options.restart), timesteps=run.timesteps)
+        for run in todo
+    ]
+    arguments = ["--checkpoint-seconds", str(options.checkpoint_seconds)] + ["--no-model"] * options.no_model
+    counts = Counter(run.action for run in plan)
+    skipped = f", {counts['skip']} completed already" if counts["skip"] else ""
+    resumed = f", {counts['resume']} of them from a checkpoint" if counts["resume"] else ""
+    console.print(
+        Text(f"{suite.name}: {len(todo)} run{'s' * (len(todo) != 1)} to do{resumed}{skipped}; {workers} at a time")
+    )
+    with make_display(jobs, console) as display:
+        queue = Queue(jobs, workers, arguments, display)
+        queue.run()
+    return queue
+
+
+def _conclude(console: Console, queue: Queue, corrupt: list[PlannedRun], results: Path, options: BenchOptions) -> int:
+    failed = [job for job in queue.jobs if job.state == "failed"]
+    unfinished = [job for job in queue.jobs if job.state in ("waiting", "running", "interrupted")]
+    if not options.no_report and not queue.stopping:
+        try:
+            console.print()
+            show_report(console, results)
+        except (ValueError, OSError) as error:
+            console.print(Text(f"no report: {error}"), soft_wrap=True)
+    for job in failed:
+        console.print(Text(f"\nfailed: {job.config.name} ({job.path})\n  {job.error}", style="red"), soft_wrap=True)
+        for line in job.tail:
+            console.print(Text(f"  | {line}"), soft_wrap=True)
+    for run in corrupt:
+        text = f"\ncorrupt: {run.path}: {run.detail}\n  not run; --restart discards it and runs it again"
+        console.print(Text(text, style="red"), soft_wrap=True)
+    if failed or corrupt:
+        total = len(queue.jobs) + len(corrupt)
+        console.print(Text(f"\n{len(failed) + len(corrupt)} of {total} runs did not complete", style="red"))
+    if queue.stopping:
+        text = f"\ninterrupted with {len(unfinished)} runs unfinished; the same command goes on from there"
+        console.print(Text(text), soft_wrap=True)
+        return _INTERRUPTED
+    return _FAILURE if failed or corrupt else 0
+
+
+def show_plan(console: Console, suite: Suite, plan: list[PlannedRun], results: Path, restart: bool) -> None:
+    """Print what a benchmark would do."""
+    if suite.description:
+        console.print(Text(suite.description))
+        console.print()
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("algorithm", "environment", "seed"):
+        table.add_column(name, overflow="fold")
+    table.add_column("steps", justify="right", no_wrap=True)
+    table.add_column("what", overflow="fold")
+    words = {"conflict": "start over" if restart else "conflict", "corrupt": "start over" if restart else "corrupt"}
+    for run in plan:
+        what = words.get(run.action, run.action)
+        what += f" from {run.timesteps:,}" if run.action == "resume" else ""
+        what += f": {run.detail}" if run.detail and not restart else ""
+        config = run.config
+        cells = (config.label, config.env_id, str(config.seed), f"{config.total_timesteps:,}", what)
+        table.add_row(*map(Text, cells))
+    console.print(table)
+    steps = sum(run.config.total_timesteps - run.timesteps for run in plan if run.action in _todo(restart))
+    count = sum(run.action in _todo(restart) for run in plan)
+    console.print(Text(f"\n{count} of {len(plan)} runs to do, {steps:,} steps; results in {results}"), soft_wrap=True)
+
+
+def _todo(restart: bool) -> tuple[str, ...]:
+    return ("start", "resume", "conflict", "corrupt") if restart else ("start", "resume")
+
+
+def _refuse_conflicts(plan: list[PlannedRun], results: Path, options: BenchOptions) -> None:
+    conflicts = [run for run in plan if run.action == "conflict"]
+    if not conflicts or options.restart:
+        return
+    shown = [f"  {run.config.name}: {run.detail}" for run in conflicts[:5]]
+    if len(conflicts) > 5:
+        shown.append(f"  and {len(conflicts) - 5} more")
+    raise UsageError(
+        f"{results} holds runs that were made with other settings:\n"
+        + "\n".join(shown)
+        + "\n--restart discards these runs; --results DIR writes somewhere else"
+    )

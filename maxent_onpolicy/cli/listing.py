@@ -1,0 +1,84 @@
+"""``maxent-onpolicy list``: what there is to run."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from maxent_onpolicy.cli.output import make_console
+from maxent_onpolicy.cli.parse import parse_options
+from maxent_onpolicy.cli.registry import ALGORITHMS
+from maxent_onpolicy.cli.suite import list_suites
+from maxent_onpolicy.cli.values import UsageError, read_yaml
+
+DESCRIPTION = """Show what there is: algorithms, environments, suites.
+
+  maxent-onpolicy list
+  maxent-onpolicy list environments
+"""
+
+
+@dataclass(frozen=True)
+class ListOptions:
+    """Options of ``maxent-onpolicy list``.
+
+    Attributes:
+        what: which of them
+    """
+
+    what: tyro.conf.Positional[Literal["all", "algorithms", "environments", "suites"]] = "all"
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command; return the exit status."""
+    options = parse_options(ListOptions, "list", DESCRIPTION, arguments)
+    console = make_console()
+    if options.what in ("all", "algorithms"):
+        _show(console, "algorithms", [(entry.name, entry.summary) for entry in ALGORITHMS.values()])
+        console.print("  keywords of one: maxent-onpolicy train ALGORITHM --help\n")
+    if options.what in ("all", "environments"):
+        _show(console, "environments", environments())
+        console.print("  any other registered Gymnasium id works too\n")
+    if options.what in ("all", "suites"):
+        _show(console, "suites", [(name, _description(path)) for name, path in list_suites().items()])
+        console.print("  your own: maxent-onpolicy bench FILE.yaml")
+    return 0
+
+
+def environments() -> list[tuple[str, str]]:
+    """Return groups of registered environments: the newest version of each, and where they come from."""
+    import gymnasium
+
+    newest: dict[str, tuple[int, str, str]] = {}
+    for env_id, spec in gymnasium.registry.items():
+        if spec.namespace is not None or env_id.startswith("GymV"):
+            continue  # other ways to step the same environments
+        group = str(spec.entry_point).split(":")[0].split(".")
+        kind = group[2].replace("_", " ") if group[:2] == ["gymnasium", "envs"] else group[0]
+        if spec.version is not None and spec.version >= newest.get(spec.name, (-1, "", ""))[0]:
+            newest[spec.name] = (spec.version, env_id, kind)
+    groups: dict[str, list[str]] = {}
+    for _, env_id, kind in newest.values():
+        groups.setdefault(kind, []).append(env_id)
+    return [(kind, ", ".join(sorted(ids))) for kind, ids in sorted(groups.items())]
+
+
+def _description(path: object) -> str:
+    try:
+        content = read_yaml(path)  # type: ignore[arg-type]
+    except UsageError as error:
+        return str(error)
+    return " ".join(str(content.get("description", "")).split()) if isinstance(content, dict) else ""
+
+
+def _show(console: Console, title: str, rows: list[tuple[str, str]]) -> None:
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in rows:
+        table.add_row(Text(f"  {name}"), Text(text))
+    console.print(Text(title, style="bold"))
+    console.print(table)

@@ -1,0 +1,74 @@
+"""The entry point of ``maxent-onpolicy``: finds the command, and shows a user's mistake without a traceback."""
+
+import sys
+from importlib import import_module
+
+from rich.console import Console
+from rich.text import Text
+
+from maxent_onpolicy import __version__
+from maxent_onpolicy.cli.values import UsageError
+from maxent_onpolicy.validation import did_you_mean
+
+# imported on use: a report needs no PyTorch
+COMMANDS = {
+    "train": "maxent_onpolicy.cli.train",
+    "evaluate": "maxent_onpolicy.cli.evaluate",
+    "bench": "maxent_onpolicy.cli.bench",
+    "report": "maxent_onpolicy.cli.report",
+    "list": "maxent_onpolicy.cli.listing",
+}
+HELP = """Maximum-entropy on-policy reinforcement learning.
+
+usage: maxent-onpolicy COMMAND [OPTIONS]
+
+  train     train one algorithm in one environment
+  evaluate  play episodes with a trained model
+  bench     run a suite: algorithms x environments x seeds, resumable
+  report    tables, figures and a page from finished runs
+  list      algorithms, environments and suites there are
+
+first steps:
+
+  maxent-onpolicy train MaxEntPPO CartPole-v1 --timesteps 50_000 --tau 0.02
+  maxent-onpolicy evaluate results/local/runs/MaxEntPPO/CartPole-v1/seed_0
+  maxent-onpolicy bench quick
+
+`maxent-onpolicy COMMAND --help` explains a command with examples.
+"""
+_MISUSE = 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: the command line without the program; default is this process's.
+
+    Returns:
+        The exit status: 0, 1 if a run failed, 2 after a mistake of the user, 130 if it was interrupted.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0 if arguments else _MISUSE
+    if arguments[0] == "--version":
+        print(f"maxent-onpolicy {__version__}")
+        return 0
+    command, *rest = arguments
+    try:
+        if command not in COMMANDS:
+            raise UsageError(
+                f"unknown command {command!r}{did_you_mean(command, COMMANDS)}; see maxent-onpolicy --help"
+            )
+        status: int = import_module(COMMANDS[command]).main(rest)
+    except UsageError as error:
+        Console(stderr=True, highlight=False).print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
+        return _MISUSE
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
