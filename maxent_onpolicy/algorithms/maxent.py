@@ -13,6 +13,7 @@ from torch import Tensor
 
 from maxent_onpolicy.algorithms.base import OnPolicyAlgorithm
 from maxent_onpolicy.engine.buffer import RolloutBuffer
+from maxent_onpolicy.envs.tensor import Observation
 from maxent_onpolicy.estimators.entropy import (
     AdvantageNormalization,
     EntropyReward,
@@ -122,6 +123,11 @@ class EntropyCriticMixin(OnPolicyAlgorithm):
             **head | self.policy_kwargs,
         )
 
+    def _exact_entropy(self, observation: Observation) -> Tensor:
+        entropy = self.policy.get_distribution(observation).entropy()
+        assert entropy is not None
+        return entropy
+
     def _exact_entropy_is_unknown(self) -> bool:
         observation = self.rollout_buffer.flat_observation()
         sample = {k: v[:1] for k, v in observation.items()} if isinstance(observation, dict) else observation[:1]
@@ -143,8 +149,7 @@ class EntropyCriticMixin(OnPolicyAlgorithm):
         buffer.entropy = self.uses_entropy_critic
         if not buffer.entropy:
             return
-        values = self.policy.predict_entropy_values(buffer.flat_observation())
-        buffer.entropy_value = values.reshape(buffer.value.shape)
+        buffer.entropy_value = buffer.evaluate(self.policy.predict_entropy_values)
         buffer.entropy_advantage, buffer.entropy_value_target = entropy_advantage(
             buffer.entropy_reward,
             buffer.entropy_value,
@@ -164,9 +169,7 @@ class EntropyCriticMixin(OnPolicyAlgorithm):
         if self.entropy_reward == "sampled":
             reward = sampled_entropy_reward(buffer.log_prob)
         else:
-            entropy = self.policy.get_distribution(buffer.flat_observation()).entropy()
-            assert entropy is not None
-            reward = entropy.reshape(buffer.reward.shape)
+            reward = buffer.evaluate(self._exact_entropy)
         return center(reward) if self.entropy_centering else reward
 
     def _update_popart(self) -> None:

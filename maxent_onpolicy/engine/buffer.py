@@ -1,6 +1,6 @@
 """The rollout buffer: time-major tensors, allocated once, on the device where the update runs."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -191,6 +191,24 @@ class RolloutBuffer:
         if isinstance(self.observation, dict):
             return {key: value.flatten(0, 1) for key, value in self.observation.items()}
         return self.observation.flatten(0, 1)
+
+    def evaluate(self, function: Callable[[Observation], Tensor], chunk_size: int = 8192) -> Tensor:
+        """Apply a function of observations ``[N, ...] → [N]`` (or ``[N, 1]``) to the whole rollout.
+
+        Args:
+            function: a critic, for instance.
+            chunk_size: observations a call, which bounds the memory that image networks take.
+
+        Returns:
+            ``[T, B]``.
+        """
+        observation = self.flat_observation()
+        results = []
+        for start in range(0, self.buffer_size * self.n_envs, chunk_size):
+            rows = slice(start, start + chunk_size)
+            part = {k: v[rows] for k, v in observation.items()} if isinstance(observation, dict) else observation[rows]
+            results.append(function(part).flatten())
+        return torch.cat(results).reshape(self.buffer_size, self.n_envs)
 
     def get(self, batch_size: int | None = None) -> Iterator[Minibatch]:
         """Yield the rollout once in random minibatches; the last may be smaller, no sample is dropped.

@@ -7,8 +7,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from conftest import Noise
 from gymnasium import spaces
+from noise_env import Noise
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from maxent_onpolicy import PPO, MaxEntPPO

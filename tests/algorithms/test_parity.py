@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import stable_baselines3 as sb3
 import torch
-from conftest import Noise
 from gymnasium import spaces
+from noise_env import Noise
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.vec_env import DummyVecEnv

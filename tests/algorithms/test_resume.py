@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import stable_baselines3 as sb3
 import torch
-from conftest import Noise
+from noise_env import Noise
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv

@@ -129,3 +129,16 @@ def test_it_refuses_to_overflow_and_to_be_read_early():
     assert buffer.size() == 0
     with pytest.raises(RuntimeError, match="holds 0 of 5 steps"):
         next(buffer.get(2))
+
+
+@pytest.mark.parametrize("chunk_size", [1, 3, 100])
+def test_functions_of_the_whole_rollout_are_evaluated_in_chunks(chunk_size):
+    buffer = filled()
+    sizes = []
+
+    def double(observation):
+        sizes.append(len(observation))
+        return 2 * observation[:, :1]
+
+    torch.testing.assert_close(buffer.evaluate(double, chunk_size), 2 * buffer.observation[..., 0])
+    assert max(sizes) <= chunk_size
