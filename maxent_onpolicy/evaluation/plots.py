@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from io import BytesIO
 from math import ceil
 from pathlib import Path
@@ -94,17 +95,19 @@ class Plot:
     caption: str
     figure: Figure
 
+    @cached_property
     def svg(self) -> bytes:
-        """Return the figure as SVG, without date or version."""
+        """The figure as SVG, without date or version."""
         return self._save("svg", {"Date": None, "Creator": None})
 
+    @cached_property
     def png(self) -> bytes:
-        """Return the figure as PNG, without version."""
+        """The figure as PNG, without version."""
         return self._save("png", {"Software": None})
 
     def write(self, folder: Path) -> None:
         """Write ``<name>.png`` and ``<name>.svg`` into ``folder``."""
-        for suffix, content in ((".png", self.png()), (".svg", self.svg())):
+        for suffix, content in ((".png", self.png), (".svg", self.svg)):
             with replacing(folder / f"{self.name}{suffix}") as path:
                 path.write_bytes(content)
 
@@ -124,10 +127,7 @@ class _Look(NamedTuple):
 def learning_curves(results: Results, mode: str, bootstrap: Bootstrap) -> Plot:
     """Return against environment steps: a panel an environment, mean with band, every run as a thin line.
 
-    Args:
-        results: what to draw.
-        mode: "deterministic" or "stochastic".
-        bootstrap: how the bands are computed.
+    ``mode`` is "deterministic" or "stochastic"; ``bootstrap`` says how the bands are computed.
     """
     panels = [env_id for env_id in results.env_ids if any(len(results.final(x, env_id, mode)) for x in results.labels)]
     with _style():
@@ -208,10 +208,8 @@ def profile_plot(results: Results, mode: str, bootstrap: Bootstrap) -> Plot | No
         for label, look in _looks(results).items():
             rng = bootstrap.rng("profile", label, mode)
             size = min(bootstrap.resamples, BAND_RESAMPLES)
-            band = performance_profile(
-                scores[label], thresholds, rng=rng, resamples=size, confidence=bootstrap.confidence
-            )
-            _draw(axis, band, look)
+            held = bootstrap.confidence
+            _draw(axis, performance_profile(scores[label], thresholds, rng=rng, resamples=size, confidence=held), look)
         axis.set(xlabel="Normalised score τ", ylabel="Share of runs with score > τ", ylim=(-0.02, 1.02))
         axis.margins(x=0.01)
         _legend(figure, results, characters=60)

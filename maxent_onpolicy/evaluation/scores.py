@@ -14,6 +14,7 @@ comparable than they look (other numbers of seeds, checkpoints or environments) 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,7 +89,7 @@ class Results:
         """Environments with a used run, sorted."""
         return sorted({run.env_id for run in self.used})
 
-    @property
+    @cached_property
     def modes(self) -> list[str]:
         """Evaluation modes that occur, deterministic first."""
         present = set(self.checkpoints["mode"])
@@ -110,11 +111,12 @@ class Results:
 
     def shared_env_ids(self, mode: str, *, normalised: bool = False) -> list[str]:
         """Environments on which every algorithm has a run in ``mode`` (and, if asked, that have a score range)."""
-        found = {(row.label, row.env_id) for row in self._in_mode(mode).itertuples()}
+        check_choice("mode", mode, MODES)
         return [
             env_id
             for env_id in self.env_ids
-            if all((label, env_id) in found for label in self.labels) and (not normalised or env_id in self.ranges)
+            if all((label, env_id, mode) in self._groups for label in self.labels)
+            and (not normalised or env_id in self.ranges)
         ]
 
     def final(self, label: str, env_id: str, mode: str, column: str = "return") -> pd.Series:
@@ -124,9 +126,11 @@ class Results:
             ValueError: if ``mode`` or ``column`` is unknown.
         """
         check_choice("column", column, ("return", "length"))
-        rows = self._of(label, env_id, mode)
-        last = rows.groupby("seed")["timesteps"].idxmax()
-        return rows.loc[last].set_index("seed")[column]
+        check_choice("mode", mode, MODES)
+        rows = self._groups.get((label, env_id, mode))
+        if rows is None:
+            return pd.Series(dtype=np.float64)
+        return rows.drop_duplicates("seed", keep="last").set_index("seed")[column]
 
     def final_scores(self, label: str, env_ids: Sequence[str], mode: str) -> list[NDArray[np.float64]]:
         """Normalised final returns, one array ``[runs]`` an environment, for :mod:`~.evaluation.statistics`.
@@ -155,17 +159,16 @@ class Results:
         timesteps, values, _ = aligned
         return timesteps, [normalise(v, e, self.ranges) for v, e in zip(values, env_ids, strict=True)]
 
-    def _in_mode(self, mode: str) -> pd.DataFrame:
-        check_choice("mode", mode, MODES)
-        return self.checkpoints[self.checkpoints["mode"] == mode]
-
-    def _of(self, label: str, env_id: str, mode: str) -> pd.DataFrame:
-        rows = self._in_mode(mode)
-        return rows[(rows["label"] == label) & (rows["env_id"] == env_id)]
+    @cached_property
+    def _groups(self) -> dict[tuple[str, str, str], pd.DataFrame]:
+        """Checkpoints by label, environment and mode, in the order of seeds and timesteps."""
+        rows = self.checkpoints.sort_values(["seed", "timesteps"])
+        return {(str(k[0]), str(k[1]), str(k[2])): group for k, group in rows.groupby(["label", "env_id", "mode"])}
 
     def _traces(self, label: str, env_id: str, mode: str) -> list[pd.Series]:
-        rows = self._of(label, env_id, mode)
-        return [run.set_index("timesteps")["return"].sort_index() for _, run in rows.groupby("seed")]
+        check_choice("mode", mode, MODES)
+        rows = self._groups.get((label, env_id, mode), self.checkpoints[:0])
+        return [run.set_index("timesteps")["return"] for _, run in rows.groupby("seed")]
 
 
 def load_results(results_dir: Path | str) -> Results:

@@ -327,7 +327,8 @@ def _resample(tasks: list[FloatArray], rng: np.random.Generator, resamples: int)
 
 def _draw_counts(rng: np.random.Generator, runs: int, resamples: int) -> FloatArray:
     """How often each of ``runs`` runs is drawn in each resample, ``[resamples, runs]``."""
-    return rng.multinomial(runs, np.full(runs, 1.0 / runs), size=resamples).astype(np.float64)
+    drawn = rng.integers(runs, size=(resamples, runs)) + runs * np.arange(resamples)[:, None]
+    return np.bincount(drawn.ravel(), minlength=resamples * runs).reshape(resamples, runs).astype(np.float64)
 
 
 def _percentiles(samples: FloatArray, confidence: float, tasks: list[FloatArray]) -> tuple[FloatArray, FloatArray]:

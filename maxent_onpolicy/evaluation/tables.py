@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 from math import isfinite, nan
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,7 @@ class Table:
         return [
             str(column)
             for column in self.text.columns
-            if len(self.text) and self.text[column].map(lambda value: str(value)[:1] in "+-–.0123456789").all()
+            if len(self.text) and self.text[column].map(lambda value: str(value)[:1] in "+-–.[0123456789").all()
         ]
 
 
@@ -137,35 +137,40 @@ def summary_caption(results: Results) -> str:
 
 
 def seeds_statement(results: Results) -> str:
-    """How many seeds stand behind the numbers; fewer than ten are called preliminary."""
+    """How many seeds stand behind the numbers, and that fewer than ten are preliminary."""
     counts = sorted({results.seeds(run.label, run.env_id) for run in results.used})
     span = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     noun = "seed" if counts[-1] == 1 else "seeds"
-    verdict = f"; fewer than {ENOUGH_SEEDS}, so preliminary" if results.preliminary else ""
-    return f"{span} {noun} for each algorithm and environment{verdict}."
+    statement = f"{span} {noun} for each algorithm and environment"
+    return f"Preliminary: {statement}, fewer than {ENOUGH_SEEDS}." if results.preliminary else f"{statement}."
 
 
 def environment_table(results: Results, bootstrap: Bootstrap) -> Table:
-    """Final return and episode length, mean over seeds with interval, for every environment, algorithm and mode."""
+    """Final return and episode length, mean over seeds with interval, for every environment, mode and algorithm."""
     data, text = [], []
-    for env_id, label in _pairs(results, *results.modes):
-        shown = {"Environment": env_id, "Algorithm": label, "Seeds": str(results.seeds(label, env_id))}
-        for mode in results.modes:
+    for env_id in results.env_ids:
+        for mode, label in product(results.modes, results.labels):
             returns, lengths = (results.final(label, env_id, mode, column) for column in ("return", "length"))
             if not len(returns):
-                shown |= {f"Return, {mode}": "–", f"SD, {mode}": "–", f"Length, {mode}": "–"}
                 continue
             found = bootstrap.mean(returns, label, env_id, mode, "return")
             length = bootstrap.mean(lengths, label, env_id, mode, "length")
             spread = float(returns.std(ddof=1)) if len(returns) > 1 else nan
-            row = {"environment": env_id, "algorithm": label, "mode": mode, "seeds": len(returns)}
+            row = {"environment": env_id, "mode": mode, "algorithm": label, "seeds": len(returns)}
             row |= _columns("return", found)
             row |= {"return_sd": spread, "return_min": returns.min(), "return_max": returns.max()}
             data.append(row | _columns("length", length))
-            shown[f"Return, {mode}"] = estimate_text(found)
-            shown[f"SD, {mode}"] = number(spread)
-            shown[f"Length, {mode}"] = estimate_text(length)
-        text.append(shown)
+            text.append(
+                {
+                    "Environment": env_id,
+                    "Mode": mode,
+                    "Algorithm": label,
+                    "Seeds": str(len(returns)),
+                    "Return": estimate_text(found),
+                    "SD": number(spread),
+                    "Length": estimate_text(length),
+                }
+            )
     caption = (
         f"Return (raw reward) and episode length of the last checkpoint: mean over seeds [{bootstrap.interval_name}], "
         "and the standard deviation between seeds. Rewarding entropy can change how long episodes last, so read the "
@@ -176,9 +181,10 @@ def environment_table(results: Results, bootstrap: Bootstrap) -> Table:
 
 def aggregate_table(results: Results, bootstrap: Bootstrap) -> Table | None:
     """IQM, median, mean and optimality gap of normalised scores; ``None`` where no environment can be aggregated."""
-    data, text = [], []
+    data, text, covered = [], [], []
     for mode in results.modes:
         env_ids = results.shared_env_ids(mode, normalised=True)
+        covered += [env_id for env_id in env_ids if env_id not in covered]
         for label in results.labels if env_ids else ():
             scores = results.final_scores(label, env_ids, mode)
             found = aggregate(
@@ -189,7 +195,7 @@ def aggregate_table(results: Results, bootstrap: Bootstrap) -> Table | None:
             )
             runs = sum(len(task) for task in scores)
             row: dict[str, Any] = {"algorithm": label, "mode": mode, "environments": len(env_ids), "runs": runs}
-            shown = {"Algorithm": label, "Mode": mode, "Environments": str(len(env_ids)), "Runs": str(runs)}
+            shown = {"Algorithm": label, "Mode": mode, "Runs": str(runs)}
             for name, estimate in found.items():
                 row |= _columns(name, estimate)
                 shown[AGGREGATE_NAMES[name]] = estimate_text(estimate)
@@ -198,9 +204,9 @@ def aggregate_table(results: Results, bootstrap: Bootstrap) -> Table | None:
     if not data:
         return None
     caption = (
-        "Final scores over all environments that every algorithm ran on [stratified-bootstrap "
-        f"{bootstrap.interval_name}]. 0 is the return of random actions, 1 the published return in the table of score "
-        "ranges. Higher is better, but for the optimality gap: the mean shortfall below 1."
+        f"Final scores over {', '.join(covered)} [stratified-bootstrap {bootstrap.interval_name}]. 0 is the return of "
+        "random actions, 1 the published return in the table of score ranges. Higher is better, but for the optimality "
+        "gap: the mean shortfall below 1."
     )
     return Table("aggregates", "Aggregate scores", caption, pd.DataFrame(data), pd.DataFrame(text))
 

@@ -108,8 +108,9 @@ def test_performance_profile_agrees_with_rliable():
         RLIABLE_SCORES[expected["scores"]], expected["thresholds"], rng=rng(), resamples=50_000
     )
     assert profile.value == pytest.approx(expected["value"], abs=1e-12)
-    assert profile.low == pytest.approx(expected["low"], abs=0.02)  # one run of fifty: the quantile sits on a step
-    assert profile.high == pytest.approx(expected["high"], abs=0.02)
+    one_run = 1 / 50 + 1e-9  # shares move in steps of a run, and a quantile can sit on the edge of a step
+    assert profile.low == pytest.approx(expected["low"], abs=one_run)
+    assert profile.high == pytest.approx(expected["high"], abs=one_run)
 
 
 def test_pointwise_sample_efficiency_agrees_with_rliable():
