@@ -1,4 +1,4 @@
-"""Running normalisation of observations and rewards, on the device."""
+"""Running normalisation of observations and rewards, where the data are: in numpy or on the device."""
 
 import json
 import pickle
@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import VecNormalize as NumpyVecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 from torch import Tensor
 
-from maxent_onpolicy.envs.tensor import Observation, TensorStep, step_tensor, to_device
+from maxent_onpolicy.envs.tensor import Observation, TensorStep, from_numpy_step, step_tensor
 from maxent_onpolicy.estimators.normalisation import RunningMoments, running_moments_update
 from maxent_onpolicy.validation import check_choice, check_range
 
@@ -94,11 +94,12 @@ class TensorRunningMeanStd(RunningMeanStd):
 
 
 class VecNormalize(NumpyVecNormalize):
-    """SB3's ``VecNormalize`` with its statistics on the device and in files without pickle.
+    """SB3's ``VecNormalize`` that also stays on the device, and saves to files without pickle.
 
-    Takes SB3's place: callbacks, ``sync_envs_normalization`` and ``model.get_vec_normalize_env()`` work, and the
-    numbers are SB3's (its own batch moments are in the precision of the observations, these are in float64).
-    In addition :meth:`step_tensor` normalises without leaving the device.
+    Takes SB3's place: callbacks, ``sync_envs_normalization`` and ``model.get_vec_normalize_env()`` work.
+    Around numpy environments on the CPU it *is* SB3's, bit for bit. Around tensor environments, or on another
+    device, statistics are float64 tensors there and :meth:`step_tensor` never leaves it; the numbers agree to
+    rounding (SB3 takes a batch's moments in the precision of the observations, tensors in float64).
 
     Observations become ``clip((x − mean)/sqrt(var + ε))``; rewards are divided by the running standard deviation of
     the discounted return since the last reset, and clipped.
@@ -113,7 +114,8 @@ class VecNormalize(NumpyVecNormalize):
         gamma: discount of the return whose deviation scales rewards.
         epsilon: added to variances.
         norm_obs_keys: for ``Dict`` observations, the keys to normalise; ``None`` means all.
-        device: where the statistics live; ``"auto"`` is CUDA if available.
+        device: where the statistics live. ``"auto"`` is the CPU for numpy environments, for which that is faster,
+            and CUDA, if available, for tensor environments.
 
     Raises:
         ValueError: if an observation to be normalised is no ``Box``, or a number is out of range.
@@ -146,7 +148,9 @@ class VecNormalize(NumpyVecNormalize):
         if norm_obs_keys is not None and isinstance(venv.observation_space, spaces.Dict):
             for key in norm_obs_keys:
                 check_choice("norm_obs_keys", key, list(venv.observation_space.spaces))
-        self._device = get_device(device)
+        tensor_venv = hasattr(type(venv), "step_tensor")
+        self._device = get_device("cpu" if device == "auto" and not tensor_venv else device)
+        self._on_tensors = tensor_venv or self._device.type != "cpu"
         if self._device.type == "mps":
             raise ValueError("`device`: the statistics are in float64, which 'mps' does not have; use 'cpu'")
         super().__init__(venv, training, norm_obs, norm_reward, clip_obs, clip_reward, gamma, epsilon, norm_obs_keys)
@@ -160,31 +164,44 @@ class VecNormalize(NumpyVecNormalize):
     def _adopt(self, moments: Any) -> Any:
         if isinstance(moments, dict):
             return {key: self._adopt(value) for key, value in moments.items()}
-        if isinstance(moments, TensorRunningMeanStd) and moments.moments.mean.device == self._device:
-            return moments
-        own = TensorRunningMeanStd(shape=np.shape(moments.mean), device=self._device)
-        own.mean, own.var, own.count = moments.mean, moments.var, moments.count
+        fits = (
+            isinstance(moments, TensorRunningMeanStd) and moments.moments.mean.device == self._device
+            if self._on_tensors
+            else not isinstance(moments, TensorRunningMeanStd)
+        )
+        if fits:
+            return moments  # the very object: two environments may share their statistics
+        shape = np.shape(moments.mean)
+        own = (
+            TensorRunningMeanStd(shape=shape, device=self._device) if self._on_tensors else RunningMeanStd(shape=shape)
+        )
+        own.mean, own.var, own.count = np.copy(moments.mean), np.copy(moments.var), moments.count
         return own
 
     @property
     def returns(self) -> np.ndarray:
         """Discounted return of each environment since its last reset, ``[B]``."""
-        return self._returns.cpu().numpy().copy()
+        return _to_numpy(self._returns)
 
     @returns.setter
     def returns(self, value: np.ndarray) -> None:
-        self._returns = torch.tensor(value, dtype=torch.float64, device=self._device)
+        self._returns: Any = value
+        if self._on_tensors:
+            self._returns = torch.as_tensor(value, dtype=torch.float64, device=self._device)
 
     def step_tensor(self, actions: Tensor) -> TensorStep:
         """Step with ``actions`` ``[B, ...]`` and return normalised tensors on the device.
 
         The final observations of truncated episodes are normalised too.
         """
+        if not self._on_tensors:
+            return from_numpy_step(*self.step(actions.cpu().numpy()), device=self._device)
         step = step_tensor(self.venv, actions, self._device)
         self.old_obs, self.old_reward = step.observation, step.reward
-        done = step.terminated | step.truncated
-        reward = self._learn(step.observation, step.reward, done)
-        self._normalize_infos(step.infos)
+        reward = self._learn(step.observation, step.reward, step.terminated | step.truncated)
+        for info in step.infos:
+            if "terminal_observation" in info:
+                info["terminal_observation"] = self.normalize_obs(info["terminal_observation"])
         return step._replace(
             observation=self._normalize(step.observation),
             reward=reward,
@@ -193,14 +210,11 @@ class VecNormalize(NumpyVecNormalize):
 
     def step_wait(self) -> VecEnvStepReturn:
         """Return what the environments did, normalised, as numpy arrays."""
-        observation, reward, done, infos = self.venv.step_wait()
-        self.old_obs, self.old_reward = observation, reward
-        tensors = to_device(observation, self._device)
-        normal_reward = self._learn(
-            tensors, torch.as_tensor(reward, device=self._device), torch.as_tensor(done, device=self._device)
-        )
-        self._normalize_infos(infos)
-        return _to_numpy(self._normalize(tensors)), normal_reward.cpu().numpy(), done, infos
+        result = super().step_wait()
+        if self._on_tensors:
+            # SB3 writes zeros into `returns`, which is a copy if the statistics are elsewhere.
+            self._returns = self._returns.masked_fill(torch.as_tensor(result[2], device=self._device), 0.0)
+        return result
 
     def get_original_obs(self) -> np.ndarray | dict[str, np.ndarray]:
         """Return the observations of the last step or reset as they were before normalisation."""
@@ -238,17 +252,12 @@ class VecNormalize(NumpyVecNormalize):
         centred = (value.double() - moments.moments.mean) / moments.std(self.epsilon)
         return torch.clamp(centred, -self.clip_obs, self.clip_obs).to(torch.float32)
 
-    def _normalize_infos(self, infos: list[dict[str, Any]]) -> None:
-        for info in infos:
-            if "terminal_observation" in info:
-                info["terminal_observation"] = self.normalize_obs(info["terminal_observation"])
-
-    def _obs_moments(self) -> dict[Any, TensorRunningMeanStd]:
+    def _obs_moments(self) -> dict[Any, Any]:
         if not self.norm_obs:
             return {}
         return self.obs_rms if isinstance(self.obs_rms, dict) else {None: self.obs_rms}
 
-    def _all_moments(self) -> dict[str, TensorRunningMeanStd]:
+    def _all_moments(self) -> dict[str, RunningMeanStd]:
         """Return the statistics by the names that they have in files."""
         named = {"obs" if key is None else f"obs/{key}": moments for key, moments in self._obs_moments().items()}
         return {**named, "return": self.ret_rms}
@@ -341,15 +350,15 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _fill(moments: TensorRunningMeanStd, name: str, values: list[Any], path: str | PathLike[str]) -> None:
+def _fill(moments: RunningMeanStd, name: str, values: list[Any], path: str | PathLike[str]) -> None:
     mean, var, count = values
     if any(value is None for value in values):
         raise ValueError(f"{str(path)!r} has no complete statistics for {name!r}")
     shape = np.shape(mean)
-    if shape != moments.mean.shape:
+    if shape != np.shape(moments.mean):
         raise ValueError(
             f"{str(path)!r} has statistics of shape {shape} for {name!r}, but these environments need "
-            f"{moments.mean.shape}"
+            f"{np.shape(moments.mean)}"
         )
     moments.mean, moments.var, moments.count = mean, var, float(count)
 

@@ -37,6 +37,19 @@ class TensorStep(NamedTuple):
     final_observation: Observation | None
     infos: list[dict[str, Any]]
 
+    def to(self, device: torch.device | str) -> "TensorStep":
+        """Return the same step on ``device``."""
+        final = self.final_observation
+        return TensorStep(
+            observation=to_device(self.observation, device),
+            reward=self.reward.to(device),
+            terminated=self.terminated.to(device),
+            truncated=self.truncated.to(device),
+            final_index=self.final_index.to(device),
+            final_observation=None if final is None else to_device(final, device),
+            infos=self.infos,
+        )
+
 
 @runtime_checkable
 class TensorVecEnv(Protocol):
@@ -100,7 +113,7 @@ def step_tensor(env: VecEnv, actions: np.ndarray | Tensor, device: torch.device 
     """
     # Not isinstance: a VecEnvWrapper lends out the methods of what it wraps, and would be bypassed.
     if hasattr(type(env), "step_tensor"):
-        return cast(TensorVecEnv, env).step_tensor(torch.as_tensor(actions, device=device))
+        return cast(TensorVecEnv, env).step_tensor(torch.as_tensor(actions, device=device)).to(device)
     numpy_actions = actions.cpu().numpy() if isinstance(actions, Tensor) else actions
     return from_numpy_step(*env.step(numpy_actions), device=device)
 

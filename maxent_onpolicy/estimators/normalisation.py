@@ -40,7 +40,8 @@ def running_moments_update(state: RunningMoments, batch: Float[Tensor, "N ..."])
         return state
     batch = batch.to(state.mean.dtype)
     batch_mean = batch.mean(dim=0)
-    batch_var = batch.var(dim=0, unbiased=False)
+    # Not Tensor.var: over the first dimension of a contiguous batch it is many times slower.
+    batch_var = (batch - batch_mean).square().mean(dim=0)
     total = state.count + batch_count
     delta = batch_mean - state.mean
     mean = state.mean + delta * batch_count / total

@@ -16,7 +16,8 @@ from stable_baselines3.common.vec_env import VecEnvWrapper, VecFrameStack, VecMo
 from stable_baselines3.common.vec_env import VecNormalize as SB3VecNormalize
 
 from maxent_onpolicy.envs import VecNormalize, make_vec_env
-from maxent_onpolicy.envs.tensor import TensorStep, step_tensor
+from maxent_onpolicy.envs.normalize import TensorRunningMeanStd
+from maxent_onpolicy.envs.tensor import TensorStep, from_numpy_step, step_tensor
 from maxent_onpolicy.envs.toys import ConstantRewardEnv
 
 
@@ -50,29 +51,46 @@ def raw_env(structure="box"):
     return make_vec_env(DoubleEnv, 4, seed=1, structure=structure)
 
 
+class Transparent(VecEnvWrapper):
+    """Changes nothing."""
+
+    def reset(self):
+        return self.venv.reset()
+
+    def step_wait(self):
+        return self.venv.step_wait()
+
+
+class OnTensors(Transparent):
+    """Makes any environments tensor environments."""
+
+    def step_tensor(self, actions):
+        return from_numpy_step(*self.venv.step(actions.numpy()), device="cpu")
+
+
 def pair(structure="box", **kwargs):
     return SB3VecNormalize(raw_env(structure), **kwargs), VecNormalize(raw_env(structure), device="cpu", **kwargs)
 
 
-def assert_close(left, right, **tolerance):
+def assert_close(left, right, tolerance=0.0):
     if isinstance(left, dict):
         assert left.keys() == right.keys()
         for key in left:
-            assert_close(left[key], right[key], **tolerance)
+            assert_close(left[key], right[key], tolerance)
     else:
         left, right = np.asarray(left), np.asarray(right)
         assert left.dtype == right.dtype
-        np.testing.assert_allclose(left, right, **(tolerance or {"rtol": 1e-6, "atol": 1e-6}))
+        np.testing.assert_allclose(left, right, rtol=tolerance, atol=tolerance)
 
 
-def assert_same_statistics(left, right):
+def assert_same_statistics(left, right, tolerance=0.0):
     pairs = [(left.ret_rms, right.ret_rms)]
     if left.norm_obs:
         keys = left.obs_rms.keys() if isinstance(left.obs_rms, dict) else [None]
         pairs += [(rms if key is None else rms[key] for rms in (left.obs_rms, right.obs_rms)) for key in keys]
     for one, other in pairs:
         for part in ("mean", "var", "count"):
-            np.testing.assert_allclose(getattr(one, part), getattr(other, part), rtol=1e-12)
+            np.testing.assert_allclose(getattr(one, part), getattr(other, part), rtol=tolerance)
 
 
 CASES = [
@@ -87,56 +105,74 @@ CASES = [
 ]
 
 
+def as_numpy_step(step):
+    """A ``TensorStep`` in the form of ``VecEnv.step``, with final observations from where tensors carry them."""
+
+    def array(value, index=...):
+        return {k: v[index].numpy() for k, v in value.items()} if isinstance(value, dict) else value[index].numpy()
+
+    infos = [dict(info) for info in step.infos]
+    for position, index in enumerate(step.final_index.tolist()):
+        assert_close(infos[index]["terminal_observation"], array(step.final_observation, position))
+    assert step.final_index.tolist() == step.truncated.nonzero()[:, 0].tolist()
+    assert [info["TimeLimit.truncated"] for info in infos] == step.truncated.tolist()
+    return array(step.observation), step.reward.numpy(), (step.terminated | step.truncated).numpy(), infos
+
+
+@pytest.mark.parametrize("mode", ["numpy", "numpy_tensor_step", "tensor_numpy_step", "tensor"])
 @pytest.mark.parametrize(("structure", "kwargs"), CASES)
-def test_equals_sb3(structure, kwargs):
-    reference, ours = pair(structure, **kwargs)
-    assert_close(reference.reset(), ours.reset())
+def test_equals_sb3(structure, kwargs, mode):
+    """Bit for bit around numpy environments; to rounding on tensors."""
+    tolerance = 0.0 if mode.startswith("numpy") else 1e-6
+    reference = SB3VecNormalize(raw_env(structure), **kwargs)
+    inner = raw_env(structure) if mode.startswith("numpy") else OnTensors(raw_env(structure))
+    ours = VecNormalize(inner, device="cpu", **kwargs)
+    assert_close(reference.reset(), ours.reset(), tolerance)
+    ended = 0
     for _ in range(80):
-        expected, result = reference.step([0] * 4), ours.step([0] * 4)
-        assert_close(expected[0], result[0])
-        assert_close(expected[1], result[1])
+        expected = reference.step(np.zeros(4, int))
+        if mode in ("numpy_tensor_step", "tensor"):
+            result = as_numpy_step(step_tensor(ours, np.zeros(4, int), "cpu"))
+        else:
+            result = ours.step(np.zeros(4, int))
+        assert_close(expected[0], result[0], tolerance)
+        assert_close(expected[1], result[1], tolerance)
         np.testing.assert_array_equal(expected[2], result[2])
         for one, other in zip(expected[3], result[3], strict=True):
             assert one["TimeLimit.truncated"] == other["TimeLimit.truncated"]
+            assert ("terminal_observation" in one) == ("terminal_observation" in other)
             if "terminal_observation" in one:
-                assert_close(one["terminal_observation"], other["terminal_observation"])
-        assert_close(reference.get_original_obs(), ours.get_original_obs(), rtol=0)
-        assert_close(reference.get_original_reward(), ours.get_original_reward(), rtol=0)
-    assert_same_statistics(reference, ours)
-    np.testing.assert_allclose(reference.returns, ours.returns, rtol=1e-12)
+                ended += 1
+                assert_close(one["terminal_observation"], other["terminal_observation"], tolerance)
+        assert_close(reference.get_original_obs(), ours.get_original_obs())
+        assert_close(reference.get_original_reward(), ours.get_original_reward())
+    assert ended
+    assert_same_statistics(reference, ours, tolerance and 1e-12)
+    np.testing.assert_allclose(reference.returns, ours.returns, rtol=tolerance and 1e-12)
 
 
-@pytest.mark.parametrize(("structure", "kwargs"), CASES)
-def test_step_tensor_equals_step(structure, kwargs):
-    by_array, by_tensor = pair(structure, **kwargs)[1], pair(structure, **kwargs)[1]
-    by_array.reset()
-    by_tensor.reset()
-    truncations = 0
-    for _ in range(60):
-        observation, reward, done, infos = by_array.step(np.zeros(4, int))
-        step = step_tensor(by_tensor, np.zeros(4, int), "cpu")
-        assert isinstance(step, TensorStep)
-        for key in observation if structure == "dict" else [None]:
-            one = observation if key is None else observation[key]
-            other = step.observation if key is None else step.observation[key]
-            np.testing.assert_array_equal(one, other.numpy(), strict=True)
-        assert_close(reward, step.reward.numpy(), rtol=0)
-        np.testing.assert_array_equal(done, (step.terminated | step.truncated).numpy())
-        truncated = [i for i in range(4) if infos[i]["TimeLimit.truncated"]]
-        truncations += len(truncated)
-        assert step.final_index.tolist() == truncated
-        for position, index in enumerate(truncated):
-            expected = infos[index]["terminal_observation"]
-            for key in expected if structure == "dict" else [None]:
-                one = expected if key is None else expected[key]
-                final = step.final_observation if key is None else step.final_observation[key]
-                np.testing.assert_array_equal(one, final[position].numpy())
-                other = step.infos[index]["terminal_observation"]
-                np.testing.assert_array_equal(one, other if key is None else other[key])
-        assert_close(by_array.get_original_obs(), by_tensor.get_original_obs(), rtol=0)
-        assert_close(by_array.get_original_reward(), by_tensor.get_original_reward(), rtol=0)
-    assert truncations
-    assert_same_statistics(by_array, by_tensor)
+def test_float32_observations_keep_their_precision_on_tensors():
+    """Far from zero, moments in float32 are wrong; SB3's are, these are not."""
+
+    class Far(DoubleEnv):
+        def __init__(self):
+            super().__init__()
+            self.observation_space = spaces.Box(-np.inf, np.inf, (3,), np.float32)
+
+        def _observe(self):
+            return (1e4 + self.np_random.normal(size=3)).astype(np.float32)
+
+    ours = VecNormalize(OnTensors(make_vec_env(Far, 64, seed=0)), device="cpu")
+    ours.reset()
+    raw = [ours.get_original_obs()]
+    for _ in range(20):
+        ours.step_tensor(torch.zeros(64))
+        raw.append(ours.get_original_obs())
+    samples = np.concatenate(raw).astype(np.float64)
+    start, count = 1e-4, len(samples)
+    mean = samples.mean(axis=0) * count / (count + start)
+    second = (start * (1 + mean**2) + ((samples - mean) ** 2).sum(axis=0)) / (count + start)
+    np.testing.assert_allclose(ours.obs_rms.var, second, rtol=1e-9)
 
 
 def test_moments_are_those_of_all_observations():
@@ -186,7 +222,7 @@ def test_save_and_load(tmp_path, structure, kwargs):
         assert getattr(saved, name) == getattr(loaded, name), name
     saved.training = loaded.training = False
     observation = saved.observation_space.sample()
-    assert_close(saved.normalize_obs(observation), loaded.normalize_obs(observation), rtol=0)
+    assert_close(saved.normalize_obs(observation), loaded.normalize_obs(observation))
 
 
 def test_files_need_no_pickle(tmp_path):
@@ -227,19 +263,10 @@ def rewrite_meta(path, change):
 
 def test_statistics_of_other_keys_are_refused(tmp_path):
     trained("dict", norm_obs_keys=["other"]).save(tmp_path / "statistics.npz")
+    only_vector = Transparent(raw_env("dict"))
+    only_vector.observation_space = spaces.Dict({"vector": only_vector.observation_space["vector"]})
     with pytest.raises(ValueError, match=r"`norm_obs_keys` must be one of 'vector'; got 'other'"):
-        VecNormalize.load(tmp_path / "statistics.npz", VecExtractKeys(raw_env("dict"), ["vector"]))
-
-
-class VecExtractKeys(VecEnvWrapper):
-    def __init__(self, venv, keys):
-        super().__init__(venv, spaces.Dict({key: venv.observation_space[key] for key in keys}))
-
-    def reset(self):
-        raise NotImplementedError
-
-    def step_wait(self):
-        raise NotImplementedError
+        VecNormalize.load(tmp_path / "statistics.npz", only_vector)
 
 
 def test_bad_files_are_explained(tmp_path):
@@ -290,14 +317,32 @@ def test_bad_arguments_are_named(kwargs, word):
         VecNormalize(make_vec_env(ConstantRewardEnv), **kwargs)
 
 
+def test_auto_is_where_the_data_are():
+    around_numpy = VecNormalize(raw_env())
+    around_tensors = VecNormalize(OnTensors(raw_env()))
+    assert not isinstance(around_numpy.obs_rms, TensorRunningMeanStd)
+    device = around_tensors.obs_rms.moments.mean.device.type
+    assert device == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_statistics_can_be_shared():
+    train, evaluation = VecNormalize(raw_env()), VecNormalize(raw_env())
+    evaluation.obs_rms = train.obs_rms
+    train.reset()
+    assert evaluation.obs_rms.count > 1
+
+
 def test_unknown_observation_key_is_named():
     with pytest.raises(ValueError, match=r"`norm_obs_keys`.*did you mean 'vector'"):
         VecNormalize(raw_env("dict"), norm_obs_keys=["vectro"])
 
 
 @pytest.mark.parametrize("duplicate", [deepcopy, lambda obj: pickle.loads(pickle.dumps(obj))])
-def test_copies_are_independent_and_without_environments(duplicate):
-    saved = trained()
+@pytest.mark.parametrize("kind", ["numpy", "tensor"])
+def test_copies_are_independent_and_without_environments(duplicate, kind):
+    saved = KINDS[kind]()
+    saved.reset()
+    saved.step([0] * 4)
     copied = duplicate(saved)
     assert copied.venv is None
     copied.set_venv(raw_env())
@@ -309,9 +354,17 @@ def test_copies_are_independent_and_without_environments(duplicate):
     assert copied.obs_rms.count > saved.obs_rms.count
 
 
-@pytest.mark.parametrize(("source", "target"), [(0, 1), (1, 0), (1, 1)], ids=["from sb3", "to sb3", "ours"])
+KINDS = {
+    "sb3": lambda: SB3VecNormalize(Transparent(raw_env())),
+    "numpy": lambda: VecNormalize(Transparent(raw_env())),
+    "tensor": lambda: VecNormalize(OnTensors(raw_env())),
+}
+
+
+@pytest.mark.parametrize("source", KINDS.values(), ids=KINDS.keys())
+@pytest.mark.parametrize("target", KINDS.values(), ids=KINDS.keys())
 def test_statistics_are_synchronised(source, target):
-    train, evaluation = pair()[source], pair()[target]
+    train, evaluation = source(), target()
     train.reset()
     for _ in range(10):
         train.step([0] * 4)
@@ -352,8 +405,8 @@ def test_step_tensor_does_not_bypass_outer_wrappers(outer):
             assert infos[index].get("episode", {}).get("r") == step.infos[index].get("episode", {}).get("r")
 
 
-class TensorEnv(VecMonitor):
-    """An environment that lives on tensors: checks that nothing leaves them."""
+class TensorEnv(OnTensors):
+    """Reports no final observation in its infos, as environments on a device do."""
 
     def step_tensor(self, actions):
         observation, reward, done, _ = self.venv.step(actions.numpy())
@@ -379,6 +432,7 @@ def test_tensor_environments_stay_on_the_device():
     np.testing.assert_allclose(step.final_observation.numpy(), np.tile(expected, (2, 1)), rtol=1e-6)
     assert step.final_observation.dtype == step.observation.dtype == step.reward.dtype == torch.float32
     assert vec_env.returns.tolist() == [0.0, 0.0]
+    assert vec_env.get_original_reward().tolist() == [1.0, 1.0]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
@@ -390,4 +444,4 @@ def test_statistics_live_on_the_gpu():
         step = on_gpu.step_tensor(torch.zeros(4, dtype=torch.int64, device="cuda"))
     assert step.observation.is_cuda
     assert on_gpu.obs_rms.moments.mean.is_cuda
-    assert_same_statistics(by_array, on_gpu)
+    assert_same_statistics(by_array, on_gpu, 1e-12)
