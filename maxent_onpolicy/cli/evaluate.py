@@ -98,7 +98,7 @@ def find_model(options: EvaluateOptions) -> tuple[RunConfig, Path, Path | None]:
     """
     path = options.path
     if not path.exists():
-        raise UsageError(f"there is no {path}")
+        raise UsageError(f"there is no run directory and no model at {path}")
     directory = path if path.is_dir() else path.parent
     if path.is_dir() or (directory / "config.json").is_file():
         try:

@@ -1,7 +1,9 @@
 """The entry point of ``maxent-onpolicy``: finds the command, and shows a user's mistake without a traceback."""
 
 import sys
+import warnings
 from importlib import import_module
+from typing import TextIO
 
 from rich.console import Console
 from rich.text import Text
@@ -56,6 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"maxent-onpolicy {__version__}")
         return 0
     command, *rest = arguments
+    warnings.showwarning = _show_warning
     try:
         if command not in COMMANDS:
             raise UsageError(
@@ -68,6 +71,18 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return status
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Show a warning as a line; which line of which file raised it does not help whoever types commands."""
+    Console(stderr=True, highlight=False).print(Text.assemble(("warning: ", "yellow"), str(message)), soft_wrap=True)
 
 
 if __name__ == "__main__":

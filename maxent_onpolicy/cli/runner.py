@@ -30,7 +30,10 @@ from maxent_onpolicy.evaluation.provenance import collect_provenance
 from maxent_onpolicy.evaluation.runs import RunDirectory, remove_temporaries, replacing
 
 # what SB3's zip reader raises for a file that is no model, or half of one
-UNREADABLE = (zipfile.BadZipFile, EOFError, KeyError, ValueError, RuntimeError)
+_UNREADABLE = (zipfile.BadZipFile, EOFError, KeyError, ValueError, RuntimeError)
+
+
+_PENDING = "_pending_log_values"
 
 
 class Stopped(Exception):
@@ -141,6 +144,8 @@ def _train(
     for log in (train_log, eval_log):
         log.truncate(model.num_timesteps if model.num_timesteps else -1)
     model.set_logger(Logger(None, [CsvFormat(train_log, clock)]))
+    for key, value in model.__dict__.pop(_PENDING, {}).items():
+        model.logger.record(key, value)
     evaluation: dict[str, Any] = {**config.evaluation, "on_result": reporter.evaluated}
     callbacks: list[BaseCallback] = [
         EvaluationCallback(evaluation_env, eval_log, **evaluation),
@@ -173,7 +178,7 @@ def _continued(run: RunDirectory, config: RunConfig, reporter: Reporter) -> Base
             # not the seed of the start: the run would see its first episodes again
             sequence = np.random.SeedSequence([config.seed, model.num_timesteps])
             model.set_random_seed(int(sequence.generate_state(1)[0] >> 1))
-    except UNREADABLE as error:
+    except _UNREADABLE as error:
         env.close()
         raise UsageError(f"{run.checkpoint} cannot be loaded ({error}); `--restart` starts the run over") from error
     return model
@@ -223,7 +228,10 @@ class CheckpointCallback(BaseCallback):
         timesteps = self.model.num_timesteps
         due = time.monotonic() - self._last >= self.every_seconds
         if (due or self.stop.requested) and timesteps > self._saved_at:
+            # what the last update recorded is written with the next rollout's row
+            setattr(self.model, _PENDING, dict(self.logger.name_to_value))
             save_model(self.model, self.run, self.run.checkpoint)
+            delattr(self.model, _PENDING)
             self.run.write_status("running", timesteps=timesteps, wall_seconds=round(self.clock(), 3))
             self._saved_at, self._last = timesteps, time.monotonic()
         if self.stop.requested:
