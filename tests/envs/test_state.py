@@ -5,7 +5,7 @@ import random
 import re
 import subprocess
 import sys
-from collections import OrderedDict, defaultdict, deque
+from collections import OrderedDict, defaultdict, deque, namedtuple
 from enum import Enum
 from pathlib import Path
 
@@ -22,7 +22,6 @@ from gymnasium.wrappers import (
     RecordEpisodeStatistics,
     StickyAction,
 )
-from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import (
     DummyVecEnv,
@@ -284,7 +283,7 @@ VEC_WRAPPERS = {
 @pytest.mark.parametrize("base", [GymVecEnv, DummyVecEnv])
 def test_vec_env_wrappers_are_restored(wrapper, base):
     def make():
-        vec_env = base([lambda: Monitor(gym.make("CartPole-v1")) for _ in range(2)])
+        vec_env = base([lambda: gym.make("CartPole-v1") for _ in range(2)])
         vec_env.seed(0)
         return wrapper(vec_env)
 
@@ -471,7 +470,7 @@ def test_views_of_mujoco_memory_stay_views():
     [
         (lambda: make_vec_env("CartPole-v1", 2), "saved from 1 environments, but there are 2"),
         (lambda: make_vec_env("Acrobot-v1", 1), "AcrobotEnv"),
-        (lambda: VecMonitor(make_vec_env("CartPole-v1", 1)), "VecMonitor"),
+        (lambda: VecMonitor(make_vec_env(TwoStateEnv, 1, monitor=False)), "VecMonitor"),
         (lambda: make_vec_env("CartPole-v1", 1, monitor=False), "Monitor"),
     ],
 )
@@ -518,3 +517,71 @@ def test_equal_arrays_are_stored_once():
         return len(state_to_bytes(vec_env.get_state()))
 
     assert size(8) < 3 * size(1)
+
+
+class Holder:
+    """One attribute, as a layer of its own."""
+
+    def __init__(self, value=None):
+        if value is not None:
+            self.value = value
+
+
+def transfer(saved, present):
+    """Restore ``saved`` into an object that holds ``present``, and return what it holds then."""
+    target = Holder(present)
+    state = capture([Layer("layer", Holder(saved))])
+    restore([Layer("layer", target)], state_from_bytes(state_to_bytes({"state": state}))["state"])
+    return target.value
+
+
+OtherPoint = namedtuple("OtherPoint", "x")
+
+
+@pytest.mark.parametrize(
+    ("saved", "present", "why"),
+    [
+        (Phase.FIRST, 1, "is a builtins.int, but was a .*Phase"),
+        (Tracker(), None, "is missing, but was a .*Tracker"),
+        (Tracker(), RunningMeanStd(), "RunningMeanStd, but was a .*Tracker"),
+        (len, max, "was len and cannot be made again"),
+        (OtherPoint(1), (1,), "is a builtins.tuple, but was a .*OtherPoint"),
+        (defaultdict(int), {}, "default is not known"),
+        (random.Random(0), 3, "but was a random.Random"),
+        (spaces.Discrete(2), spaces.Tuple([spaces.Discrete(2)]), "is another space"),
+        (gym.make("Hopper-v5").unwrapped.data, np.zeros(2), "is no MjData now"),
+        (gym.make("Hopper-v5").unwrapped.model, gym.make("Ant-v5").unwrapped.model, "comes from another model"),
+        (gym.make("Hopper-v5").unwrapped.data.qpos, np.zeros(2), "was a view of another library's memory"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_unsuitable_targets_are_named(saved, present, why):
+    with pytest.raises(StateNotRestorableError, match=rf"layer: attribute `value` .*{why}"):
+        transfer(saved, present)
+
+
+def test_named_tuples_and_missing_generators_are_made():
+    assert transfer(OtherPoint(7), OtherPoint(1)) == OtherPoint(7)
+    saved = np.random.default_rng(0)
+    assert transfer(saved, None).random() == np.random.default_rng(0).random()
+    twister = np.random.Generator(np.random.MT19937(3))
+    assert transfer(twister, np.random.default_rng(0)).random() == np.random.Generator(np.random.MT19937(3)).random()
+
+
+def test_foreign_data_are_refused():
+    with pytest.raises(StateNotRestorableError, match="'strange', which this version does not know"):
+        restore([Layer("layer", Holder())], [{"layer": "layer", "attributes": {"value": {"kind": "strange"}}}])
+    generator = {"kind": "dict", "items": [["bit_generator", "Evil"]]}
+    state = {"kind": "generator", "type": "x", "state": generator}
+    with pytest.raises(StateNotRestorableError, match="unknown bit generator 'Evil'"):
+        restore([Layer("layer", Holder())], [{"layer": "layer", "attributes": {"value": state}}])
+
+
+def test_rendering_is_left_alone():
+    Surface = type("Surface", (), {"__module__": "pygame.surface"})
+    saved, present = Holder(Surface()), Holder(Surface())
+    kept = present.value
+    saved.images, present.images = [Surface()], None
+    saved.number, present.number = 1, 2
+    restore([Layer("layer", present)], capture([Layer("layer", saved)]))
+    assert (present.value, present.images, present.number) == (kept, None, 1)
