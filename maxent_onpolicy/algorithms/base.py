@@ -69,13 +69,12 @@ class OnPolicyAlgorithm(sb3.OnPolicyAlgorithm):
         )
 
     def _make_policy(self) -> Any:
-        return self.policy_class(
-            self.observation_space,
-            self.action_space,
-            self.lr_schedule,
-            use_sde=self.use_sde,
-            **self.policy_kwargs,
-        )
+        policy_class, kwargs = self._policy_spec()
+        return policy_class(self.observation_space, self.action_space, self.lr_schedule, use_sde=self.use_sde, **kwargs)
+
+    def _policy_spec(self) -> tuple[Any, dict[str, Any]]:
+        """Class of the policy and the keywords to build it with."""
+        return self.policy_class, self.policy_kwargs
 
     def collect_rollouts(  # type: ignore[override]
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int

@@ -47,8 +47,6 @@ class EntropyCriticMixin(OnPolicyAlgorithm):
     entropy_vf_coef: float
     entropy_reward: EntropyReward
     entropy_centering: bool
-    popart: bool
-    popart_beta: float
     reward_augmentation: bool
     advantage_normalization: AdvantageNormalization
 
@@ -65,7 +63,6 @@ class EntropyCriticMixin(OnPolicyAlgorithm):
         check_range("entropy_gamma", self.entropy_gamma, 0, 1)
         check_range("entropy_gae_lambda", self.entropy_gae_lambda, 0, 1)
         check_range("entropy_vf_coef", self.entropy_vf_coef, 0)
-        check_range("popart_beta", self.popart_beta, 0, 1, low_open=True)
         check_choice("entropy_reward", self.entropy_reward, ("sampled", "exact"))
         check_choice("advantage_normalization", self.advantage_normalization, ("combined", "separate"))
         if self.target_entropy is not None:
@@ -111,17 +108,9 @@ class EntropyCriticMixin(OnPolicyAlgorithm):
             return self.log_tau.exp().item()
         return FloatSchedule(self.tau)(self._current_progress_remaining)
 
-    def _make_policy(self) -> Any:
-        policy_class = with_entropy_head(self.policy_class)
-        head: dict[str, Any] = {"entropy_head": not self.reward_augmentation}
-        head |= {"popart": self.popart, "popart_beta": self.popart_beta}
-        return policy_class(
-            self.observation_space,
-            self.action_space,
-            self.lr_schedule,
-            use_sde=self.use_sde,
-            **head | self.policy_kwargs,
-        )
+    def _policy_spec(self) -> tuple[Any, dict[str, Any]]:
+        policy_class, kwargs = super()._policy_spec()
+        return with_entropy_head(policy_class), kwargs | {"entropy_head": not self.reward_augmentation}
 
     def _exact_entropy(self, observation: Observation) -> Tensor:
         entropy = self.policy.get_distribution(observation).entropy()
@@ -171,12 +160,6 @@ class EntropyCriticMixin(OnPolicyAlgorithm):
         else:
             reward = buffer.evaluate(self._exact_entropy)
         return center(reward) if self.entropy_centering else reward
-
-    def _update_popart(self) -> None:
-        buffer = self.rollout_buffer
-        for name, head in self.policy.popart_heads.items():
-            if name == "value" or self.uses_entropy_critic:
-                head.update(getattr(buffer, f"{name}_target"))
 
     def _update_temperature(self) -> None:
         """One step of dual ascent on log τ towards the target entropy, within the bounds."""

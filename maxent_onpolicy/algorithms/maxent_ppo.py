@@ -38,14 +38,13 @@ class MaxEntPPO(EntropyCriticMixin, PPO):
         entropy_reward: ``"sampled"`` takes ``−log π(a|s)`` of the action taken, ``"exact"`` the distribution's entropy.
         entropy_centering: subtract the rollout's mean from the entropy reward, so that staying alive earns nothing.
         advantage_normalization: ``"combined"`` normalises ``A + τ·A_H``; ``"separate"`` normalises each first.
-        popart: adaptive rescaling of both critics, each with its own statistics.
-        popart_beta: weight of one rollout in PopArt's statistics.
         reward_augmentation: the single-critic ablation: ``r + τ·(−log π)`` with the task's γ and λ, no entropy critic.
         target_entropy: nats; with ``tau="auto"``. ``None``: −A for continuous actions, half the maximum for discrete.
         initial_tau: where ``tau="auto"`` starts.
         tau_bounds: lowest and highest temperature of ``tau="auto"``.
         tau_learning_rate: Adam's rate for log τ, one step a rollout.
-        **kwargs: every keyword of :class:`~maxent_onpolicy.PPO`.
+        **kwargs: every keyword of :class:`~maxent_onpolicy.PPO`; ``popart`` rescales both critics, each with statistics
+            of its own.
 
     Raises:
         ValueError: for an argument outside its range, naming it, its value and what is allowed.
@@ -69,8 +68,6 @@ class MaxEntPPO(EntropyCriticMixin, PPO):
         entropy_reward: EntropyReward = "sampled",
         entropy_centering: bool = False,
         advantage_normalization: AdvantageNormalization = "combined",
-        popart: bool = False,
-        popart_beta: float = 0.03,
         reward_augmentation: bool = False,
         target_entropy: float | None = None,
         initial_tau: float = 0.02,
@@ -87,8 +84,6 @@ class MaxEntPPO(EntropyCriticMixin, PPO):
         self.entropy_reward = entropy_reward
         self.entropy_centering = entropy_centering
         self.advantage_normalization = advantage_normalization
-        self.popart = popart
-        self.popart_beta = popart_beta
         self.reward_augmentation = reward_augmentation
         self.target_entropy = target_entropy
         self.initial_tau = initial_tau
@@ -98,7 +93,7 @@ class MaxEntPPO(EntropyCriticMixin, PPO):
             self._setup_model()
 
     def _before_epochs(self) -> None:
-        self._update_popart()
+        super()._before_epochs()
         self._update_temperature()
 
     def _evaluate(self, batch: Minibatch, clip: ClipRanges) -> tuple[Tensor, Tensor | None, Tensor, dict[str, Tensor]]:

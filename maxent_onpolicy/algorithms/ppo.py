@@ -20,8 +20,8 @@ from maxent_onpolicy.estimators.losses import (
     normalize_advantage,
     value_loss,
 )
-from maxent_onpolicy.policies.actor_critic import PolicyAliases
-from maxent_onpolicy.policies.heads import head_scale
+from maxent_onpolicy.policies.actor_critic import PolicyAliases, with_entropy_head
+from maxent_onpolicy.policies.heads import head_scale, popart_heads
 from maxent_onpolicy.validation import SB3ArgumentError, check_range
 
 
@@ -66,6 +66,8 @@ class PPO(OnPolicyAlgorithm):
         verbose: 0 silent, 1 info, 2 debug.
         seed: seed of all random generators.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+        popart: adaptive rescaling of the critic's targets, in place of reward normalisation.
+        popart_beta: weight of one rollout in PopArt's statistics.
 
     Raises:
         ValueError: for an argument outside its range, naming it, its value and what is allowed.
@@ -100,6 +102,8 @@ class PPO(OnPolicyAlgorithm):
         verbose: int = 0,
         seed: int | None = None,
         device: torch.device | str = "auto",
+        popart: bool = False,
+        popart_beta: float = 0.03,
         _init_setup_model: bool = True,
     ) -> None:
         super().__init__(
@@ -131,6 +135,8 @@ class PPO(OnPolicyAlgorithm):
         self.clip_range_vf = clip_range_vf
         self.normalize_advantage = normalize_advantage
         self.target_kl = target_kl
+        self.popart = popart
+        self.popart_beta = popart_beta
         if _init_setup_model:
             self._setup_model()
 
@@ -150,8 +156,16 @@ class PPO(OnPolicyAlgorithm):
             raise SB3ArgumentError(f"`clip_range_vf` must be positive, or None not to clip; got {self.clip_range_vf!r}")
         if self.target_kl is not None:
             check_range("target_kl", self.target_kl, 0, low_open=True)
+        check_range("popart_beta", self.popart_beta, 0, 1, low_open=True)
         if self.env is not None:
             check_batch(self.n_steps, self.n_envs, self.batch_size, self.normalize_advantage)
+
+    def _policy_spec(self) -> tuple[Any, dict[str, Any]]:
+        policy_class, kwargs = super()._policy_spec()
+        if not self.popart:
+            return policy_class, kwargs
+        heads = {"entropy_head": False, "popart": True, "popart_beta": self.popart_beta}
+        return with_entropy_head(policy_class), heads | kwargs
 
     def train(self) -> None:
         """Update the policy from the current rollout."""
@@ -190,7 +204,10 @@ class PPO(OnPolicyAlgorithm):
         return ClipRanges(self.clip_range(progress), clip_range_vf(progress) if callable(clip_range_vf) else None)
 
     def _before_epochs(self) -> None:
-        """Called once an update, before the first minibatch."""
+        """Called once an update, before the first minibatch: PopArt's statistics take in the rollout's targets."""
+        for critic, head in popart_heads(self.policy).items():
+            if critic == "value" or self.rollout_buffer.entropy:
+                head.update(getattr(self.rollout_buffer, f"{critic}_target"))
 
     def _loss(self, batch: Minibatch, clip: ClipRanges) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the scalar loss of a minibatch, and scalars to log."""

@@ -187,12 +187,6 @@ class EntropyHeadMixin(sb3.ActorCriticPolicy):
         if self.ortho_init:
             self.init_weights(self.entropy_value_net, gain=1.0)
 
-    @property
-    def popart_heads(self) -> dict[str, PopArtLinear]:
-        """PopArt heads by name (``value``, ``entropy_value``); empty without PopArt."""
-        heads = {"value": self.value_net, "entropy_value": getattr(self, "entropy_value_net", None)}
-        return {name: head for name, head in heads.items() if isinstance(head, PopArtLinear)}
-
     def predict_entropy_values(self, obs: PyTorchObs) -> Tensor:
         """Return the entropy critic's values ``[N, 1]`` (nats, discounted with γ_H) of observations ``[N, ...]``."""
         features = sb3.BasePolicy.extract_features(self, obs, self.vf_features_extractor)
@@ -240,7 +234,7 @@ class MaxEntMultiInputActorCriticPolicy(EntropyHeadMixin, MultiInputActorCriticP
 
 
 @cache
-def with_entropy_head(policy_class: type[sb3.ActorCriticPolicy]) -> type[EntropyHeadMixin]:
+def with_entropy_head(policy_class: Any) -> type[EntropyHeadMixin]:
     """Return a policy class with the entropy critic: the class itself if it has one, else a subclass that adds it.
 
     Raises:

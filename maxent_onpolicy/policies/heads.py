@@ -65,6 +65,12 @@ class PopArtLinear(nn.Linear):
         self.running_weight.copy_(state.weight)
 
 
+def popart_heads(policy: nn.Module) -> dict[str, PopArtLinear]:
+    """Return a policy's PopArt heads by critic (``"value"``, ``"entropy_value"``); empty without PopArt."""
+    heads = {critic: getattr(policy, f"{critic}_net", None) for critic in ("value", "entropy_value")}
+    return {critic: head for critic, head in heads.items() if isinstance(head, PopArtLinear)}
+
+
 def head_scale(head: nn.Module) -> float | Tensor:
     """Return σ of a PopArt head; 1.0 for any other."""
     return head.moments[1] if isinstance(head, PopArtLinear) else 1.0

@@ -14,7 +14,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy as SB3Policy
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
-from maxent_onpolicy import MaxEntPPO
+from maxent_onpolicy import PPO, MaxEntPPO
 from maxent_onpolicy.algorithms.maxent import default_target_entropy
 from maxent_onpolicy.envs.toys import ConstantRewardEnv
 from maxent_onpolicy.estimators.advantages import gae
@@ -323,3 +323,25 @@ def test_images():
     model = MaxEntPPO("CnnPolicy", FakeImageEnv(screen_height=40, screen_width=40, discrete=True), **SMALL).learn(64)
     assert model.rollout_buffer.observation.dtype == torch.uint8
     assert model.rollout_buffer.truncated.sum() == 3
+
+
+@pytest.mark.parametrize("kwargs", [{"tau": 0}, {"tau": 0.1}, {"reward_augmentation": True}], ids=str)
+def test_popart_follows_the_critics_that_are_trained(kwargs):
+    model = MaxEntPPO("MlpPolicy", noise(), popart=True, **SMALL, **kwargs).learn(64)
+    mean, std = model.policy.value_net.moments
+    target = model.rollout_buffer.value_target
+    torch.testing.assert_close(mean, target.mean())
+    torch.testing.assert_close(std, target.std(unbiased=False))
+    if kwargs.get("tau") == 0:
+        assert model.policy.entropy_value_net.moments == (0.0, 1.0)
+    if kwargs.get("tau") == 0.1:
+        torch.testing.assert_close(
+            model.policy.entropy_value_net.moments[0], model.rollout_buffer.entropy_value_target.mean()
+        )
+
+
+def test_without_temperature_popart_is_ppo_with_popart():
+    with_head = MaxEntPPO("MlpPolicy", noise(), tau=0, popart=True, **SMALL).learn(192).policy.state_dict()
+    without = PPO("MlpPolicy", noise(), popart=True, **SMALL).learn(192).policy.state_dict()
+    for name, value in without.items():
+        assert torch.equal(with_head[name], value), name
