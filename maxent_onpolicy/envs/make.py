@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -151,12 +152,36 @@ def make_gym_vec_env(request: EnvRequest) -> GymVecEnv:
             env.action_space.seed(request.seed + rank)
         return env
 
-    vec_env = GymVecEnv([lambda rank=rank: make_env(rank) for rank in range(request.n_envs)])  # type: ignore[misc]
+    with _without_known_mujoco_warnings():
+        vec_env = GymVecEnv([lambda rank=rank: make_env(rank) for rank in range(request.n_envs)])  # type: ignore[misc]
     vec_env.seed(request.seed)
     return vec_env
 
 
 BACKENDS["gymnasium"] = Backend(make_gym_vec_env, serves=lambda request: True, preference=0)
+
+
+@contextmanager
+def _without_known_mujoco_warnings() -> Iterator[None]:
+    """Silence what MuJoCo 4 says of Gymnasium's own models; pass on everything else as Python warnings.
+
+    It would print a line for each environment and write ``MUJOCO_LOG.TXT`` in the working directory.
+    """
+    mujoco = sys.modules.get("mujoco")
+    if mujoco is None:
+        yield
+        return
+
+    def receive(message: str) -> None:
+        if "attribute 'settotalmass' is deprecated" not in message:
+            warnings.warn(f"MuJoCo: {message}", stacklevel=2)
+
+    previous = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(receive)
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(previous)
 
 
 def _factory(env_id: str, env_kwargs: dict[str, Any]) -> EnvFactory:
@@ -171,6 +196,7 @@ def _factory(env_id: str, env_kwargs: dict[str, Any]) -> EnvFactory:
     try:
         spec = _find(env_id)
         creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
+        _route_mujoco_warnings()
     except (ImportError, error.DependencyNotInstalled) as cause:
         raise _missing(env_id, cause) from cause
     # As in SB3: costs nothing until something renders, and VecVideoRecorder works without being asked for.
@@ -188,6 +214,21 @@ def _factory(env_id: str, env_kwargs: dict[str, Any]) -> EnvFactory:
             raise ValueError(f"{env_id!r} cannot be made with {kwargs}{_unknown_keywords(creator, kwargs)}") from cause
 
     return make
+
+
+def _route_mujoco_warnings() -> None:
+    """Make MuJoCo's warnings Python's: they can be filtered, and leave no log file in the working directory.
+
+    Left out: deprecated attributes in model files. They are Gymnasium's, and each environment made would repeat them.
+    """
+    mujoco = sys.modules.get("mujoco")
+    if mujoco is not None and mujoco.get_mju_user_warning() is None:
+        mujoco.set_mju_user_warning(_mujoco_warning)
+
+
+def _mujoco_warning(message: str) -> None:
+    if "is deprecated and will be removed" not in message:
+        warnings.warn(f"MuJoCo: {message}", stacklevel=2)
 
 
 def _find(env_id: str) -> EnvSpec:
