@@ -54,10 +54,12 @@ _STYLE: dict[str, Any] = {
     "legend.frameon": False,
     "legend.labelcolor": INK,
     "lines.linewidth": 1.6,
+    "lines.solid_capstyle": "butt",  # a cap would make intervals look wider than they are
     "savefig.dpi": 200,
     "svg.fonttype": "path",
     "svg.hashsalt": "maxent_onpolicy",
     "text.color": INK,
+    "text.parse_math": False,  # a "$" in somebody's label is a "$"
     "xtick.color": INK,
     "ytick.color": INK,
     "xtick.labelsize": 7.5,

@@ -192,13 +192,14 @@ def load_results(results_dir: Path | str) -> Results:
     frames = []
     for run in runs:
         key = (run.label, run.env_id, run.seed)
-        frame = _checkpoints(run) if run.completed and key not in used else None
-        reason = _reason(run, frame, key in used)
-        if reason is None and frame is not None:
+        try:
+            if key in used:
+                raise _Unusable("another run has the same label, environment and seed")
+            frames.append(_checkpoints(run))
             used[key] = run
-            frames.append(frame)
-        else:
-            problems.append(Problem(f"{run.label}, {run.env_id}, seed {run.seed}", run.status["state"], str(reason)))
+        except _Unusable as reason:
+            name = f"{run.label}, {run.env_id}, seed {run.seed}"
+            problems.append(Problem(name, run.status["state"], str(reason)))
     if not frames:
         reasons = "; ".join(f"{problem.run}: {problem.reason}" for problem in problems[:3])
         raise ValueError(
@@ -248,7 +249,7 @@ def load_score_ranges(extra: Path | None = None) -> dict[str, ScoreRange]:
 def _score_range(env_id: str, entry: dict[str, Any], sources: dict[str, str]) -> ScoreRange:
     low = check_range(f"{env_id}.low", entry["low"])
     high = check_range(f"{env_id}.high", entry["high"], low, low_open=True)
-    names = entry.get("low_source", "random"), entry.get("high_source", "not stated")
+    names = [str(entry.get(f"{end}_source", "not stated")) for end in ("low", "high")]
     return ScoreRange(low, high, sources.get(names[0], names[0]), sources.get(names[1], names[1]))
 
 
@@ -297,29 +298,30 @@ def align(
 # --- reading runs ----------------------------------------------------------------------------------------------------
 
 
+class _Unusable(Exception):
+    """Why a run cannot be used."""
+
+
 def _checkpoints(run: RunDirectory) -> pd.DataFrame:
     """Means over the episodes of every checkpoint of one run, in ascending order."""
+    steps, seconds, total = run.status["timesteps"], run.status["wall_seconds"], run.config["total_timesteps"]
+    if not all(isinstance(value, int | float) for value in (steps, seconds or 0, total)):
+        raise _Unusable("status.json or config.json holds text where a number belongs")
+    if not run.completed:
+        error = run.status["error"]
+        raise _Unusable(f"stopped at {steps:,} of {total:,} steps" + (f": {error}" if error else ""))
     episodes = run.read_eval()
+    if episodes.empty:
+        raise _Unusable("eval.csv holds no evaluation")
+    if not np.isfinite(episodes[["timesteps", "return", "length"]].to_numpy(dtype=np.float64)).all():
+        raise _Unusable("eval.csv holds a number that is missing or not finite")
+    unknown = sorted(set(episodes["mode"].astype(str)) - set(MODES))
+    if unknown:
+        raise _Unusable(f"eval.csv holds the unknown mode {unknown[0]!r}")
     grouped = episodes.groupby(["mode", "timesteps"], sort=True)
     means = grouped[["return", "length"]].mean()
     means["episodes"] = grouped.size()
     return means.reset_index().assign(label=run.label, env_id=run.env_id, seed=run.seed)
-
-
-def _reason(run: RunDirectory, checkpoints: pd.DataFrame | None, duplicate: bool) -> str | None:
-    """Why a run cannot be used, or ``None``."""
-    if not run.completed:
-        error = run.status.get("error")
-        steps = f"stopped at {run.status['timesteps']:,} of {run.config['total_timesteps']:,} steps"
-        return f"{steps}: {error}" if error else steps
-    if duplicate:
-        return "another run has the same label, environment and seed"
-    if checkpoints is None or checkpoints.empty:
-        return "eval.csv holds no evaluation"
-    if not np.isfinite(checkpoints[["return", "length"]].to_numpy(dtype=np.float64)).all():
-        return "eval.csv holds a return or a length that is not finite"
-    unknown = sorted(set(checkpoints["mode"]) - set(MODES))
-    return f"eval.csv holds the unknown mode {unknown[0]!r}" if unknown else None
 
 
 def _corrupt(found: CorruptRun, results_dir: Path) -> Problem:

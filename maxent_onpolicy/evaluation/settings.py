@@ -18,34 +18,32 @@ _MOST_VALUES = 4  # of one provenance entry; a suite's command lines can all dif
 def settings_tables(results: Results) -> list[Table]:
     """Settings that differ between algorithms, and those that all of them share."""
     values = {label: _settings(run for run in results.used if run.label == label) for label in results.labels}
-    names = list(dict.fromkeys(name for settings in values.values() for name in settings))
-    budget = [name for name in names if name == "tuning_budget"]
-    names = [*budget, *(name for name in names if name != "tuning_budget")]
-    frame = pd.DataFrame(
-        [{"setting": name} | {label: values[label].get(name, "–") for label in results.labels} for name in names]
-    )
-    if not budget:
-        stated = {"setting": "tuning_budget"} | dict.fromkeys(results.labels, "not stated")
-        frame = pd.concat([pd.DataFrame([stated]), frame], ignore_index=True)
-    same = frame[results.labels].nunique(axis=1) == 1
-    different = frame[~same | (frame["setting"] == "tuning_budget")].reset_index(drop=True)
-    shared = frame[same & (frame["setting"] != "tuning_budget")][["setting", results.labels[0]]].reset_index(drop=True)
-    shared.columns = pd.Index(["setting", "value"])
-    tables = [
-        Table(
+    names = ["tuning_budget", *(name for settings in values.values() for name in settings)]
+    rows = []
+    for name in dict.fromkeys(names):
+        absent = "not stated" if name == "tuning_budget" else "–"
+        rows.append({"setting": name} | {label: values[label].get(name, absent) for label in results.labels})
+    frame = pd.DataFrame(rows)
+    if len(results.labels) == 1:
+        caption = "What was run, and how much tuning it had. Settings that are not listed have their default values."
+        return [_settings_table("settings", "Settings", caption, frame)]
+    shared = (frame[results.labels].nunique(axis=1) == 1) & (frame["setting"] != "tuning_budget")
+    common = frame[shared][["setting", results.labels[0]]].set_axis(["setting", "value"], axis=1)
+    return [
+        _settings_table(
             "settings",
             "Settings by algorithm",
             "What differs between the algorithms, and how much tuning each one had. “–” means that the algorithm has "
             "no such setting or left it at its default.",
-            different,
-            different.rename(columns={"setting": "Setting"}),
-        )
+            frame[~shared],
+        ),
+        _settings_table(
+            "settings_shared",
+            "Settings shared by all",
+            "What all algorithms have in common. Settings that are not listed have their default values.",
+            common,
+        ),
     ]
-    if len(results.labels) > 1:
-        caption = "What all algorithms have in common. Settings that are not listed have their default values."
-        text = shared.rename(columns=str.capitalize)
-        tables.append(Table("settings_shared", "Settings shared by all", caption, shared, text))
-    return tables
 
 
 def range_table(results: Results) -> Table | None:
@@ -95,6 +93,11 @@ def flatten(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             flat[f"{prefix}{name}"] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return flat
+
+
+def _settings_table(name: str, title: str, caption: str, frame: pd.DataFrame) -> Table:
+    data = frame.reset_index(drop=True)
+    return Table(name, title, caption, data, data.rename(columns={"setting": "Setting", "value": "Value"}))
 
 
 def _settings(runs: Iterable[RunDirectory]) -> dict[str, str]:

@@ -317,11 +317,11 @@ def problem_table(results: Results) -> Table | None:
 
 
 def number(value: float, *others: float) -> str:
-    """Return ``value`` with three significant digits or all before the point; ``others`` are to have equal decimals."""
+    """Return ``value`` with about three significant digits; ``others`` are to be shown with as many decimals."""
     if not isfinite(value):
         return "–"
     size = max(abs(each) for each in (value, *others) if isfinite(each))
-    decimals = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 0.1 or size == 0 else 3
+    decimals = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 0.01 or size == 0 else 3
     return f"{round(value, decimals) + 0.0:,.{decimals}f}"  # adding 0.0 turns -0.0 into 0.0
 
 

@@ -95,6 +95,15 @@ def train_frame(source, steps, maxent) -> pd.DataFrame:
     return frame
 
 
+def write_two_by_two(results: Path) -> Path:
+    """Write two algorithms on two environments with three seeds; returns ``results``."""
+    for label, gain in (("PPO", 1.0), ("MaxEntPPO", 1.3)):
+        for env_id, level in (("HalfCheetah-v5", 2000.0), ("Hopper-v5", 1000.0)):
+            for seed in range(3):
+                write_run(results, label, env_id, seed, final=level * gain + 100 * seed)
+    return results
+
+
 @pytest.fixture
 def make_run(tmp_path):
     """Write a run into a fresh results directory; returns its folder."""
@@ -108,10 +117,12 @@ def make_run(tmp_path):
 
 
 @pytest.fixture
-def two_by_two(make_run):
+def two_by_two(tmp_path):
     """Two algorithms on two environments, three seeds: the results directory."""
-    for label, gain in (("PPO", 1.0), ("MaxEntPPO", 1.3)):
-        for env_id, level in (("HalfCheetah-v5", 2000.0), ("Hopper-v5", 1000.0)):
-            for seed in range(3):
-                make_run(label, env_id, seed, final=level * gain + 100 * seed)
-    return make_run.results
+    return write_two_by_two(tmp_path / "results")
+
+
+@pytest.fixture(scope="module")
+def two_by_two_read_only(tmp_path_factory):
+    """The same, once for all tests of a module."""
+    return write_two_by_two(tmp_path_factory.mktemp("two_by_two") / "results")
