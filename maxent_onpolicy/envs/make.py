@@ -197,7 +197,6 @@ def _factory(env_id: str, env_kwargs: dict[str, Any]) -> EnvFactory:
     try:
         spec = _find(env_id)
         creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
-        _route_mujoco_warnings()
     except (ImportError, error.DependencyNotInstalled) as cause:
         raise _missing(env_id, cause) from cause
     # As in SB3: costs nothing until something renders, and VecVideoRecorder works without being asked for.
@@ -215,21 +214,6 @@ def _factory(env_id: str, env_kwargs: dict[str, Any]) -> EnvFactory:
             raise ValueError(f"{env_id!r} cannot be made with {kwargs}{_unknown_keywords(creator, kwargs)}") from cause
 
     return make
-
-
-def _route_mujoco_warnings() -> None:
-    """Make MuJoCo's warnings Python's: they can be filtered, and leave no log file in the working directory.
-
-    Left out: deprecated attributes in model files. They are Gymnasium's, and each environment made would repeat them.
-    """
-    mujoco = sys.modules.get("mujoco")
-    if mujoco is not None and mujoco.get_mju_user_warning() is None:
-        mujoco.set_mju_user_warning(_mujoco_warning)
-
-
-def _mujoco_warning(message: str) -> None:
-    if "is deprecated and will be removed" not in message:
-        warnings.warn(f"MuJoCo: {message}", stacklevel=2)
 
 
 def _find(env_id: str) -> EnvSpec:
