@@ -10,6 +10,9 @@ import pytest
 from sb3_tests import STOCK, Outcome, fetch_tests, run_tests, unpack_tests
 
 
+pytestmark = pytest.mark.xdist_group("contract")  # one worker, so that stock PPO runs once
+
+
 @dataclass(frozen=True)
 class Difference:
     """A test that stock PPO passes and ours need not; ``certain`` ones must fail, or the entry is out of date."""

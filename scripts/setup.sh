@@ -1,0 +1,65 @@
+# Sourced by quickstart.sh and test.sh: one virtual environment, installed with the tested versions.
+# shellcheck shell=bash
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+venv="$root/.venv"
+
+say() { printf '%s\n' "==> $*"; }
+
+fail() {
+  printf '%s\n' "error: $*" >&2
+  exit 1
+}
+
+is_recent() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+
+# Print the interpreter to build the environment with: $PYTHON, else the first suitable one on PATH.
+find_python() {
+  local candidate
+  if [ -n "${PYTHON:-}" ]; then
+    is_recent "$PYTHON" || fail "PYTHON=$PYTHON is not a Python of version 3.11 or newer"
+    printf '%s\n' "$PYTHON"
+    return
+  fi
+  for candidate in python3.13 python3.12 python3.11 python3 python; do
+    if is_recent "$candidate"; then
+      printf '%s\n' "$candidate"
+      return
+    fi
+  done
+  fail "no Python 3.11 or newer on PATH; install one, or name it: PYTHON=/path/to/python bash $0"
+}
+
+# Create .venv, unless there is a working one.
+create_environment() {
+  local python
+  if is_recent "$venv/bin/python" && "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+    return
+  fi
+  python="$(find_python)"
+  say "Creating .venv with $("$python" --version)"
+  "$python" -m venv --clear "$venv" || fail "'$python -m venv' does not work; on Debian and Ubuntu: apt install python3-venv"
+}
+
+# install_extra NAME: install the package with an extra and the tested versions, unless that is done already.
+install_extra() {
+  local extra="$1" stamp="$venv/.installed-$1" wanted
+  create_environment
+  wanted="$("$venv/bin/python" - "$root" <<'PY'
+import hashlib
+import pathlib
+import sys
+
+root = pathlib.Path(sys.argv[1])
+files = [root / "pyproject.toml", root / "constraints.txt"]
+print(hashlib.sha256(b"".join(path.read_bytes() for path in files) + str(root).encode()).hexdigest())
+PY
+)"
+  if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
+    say "The package and its dependencies are installed in .venv"
+    return
+  fi
+  say "Installing the package with the extra '$extra' and the versions of constraints.txt into .venv"
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c "$root/constraints.txt" -e "$root[$extra]"
+  printf '%s\n' "$wanted" >"$stamp"
+}
