@@ -168,6 +168,8 @@ class RunDirectory:
         missing = [key for key in CONFIG_KEYS if key not in self.config]
         if missing:
             raise RunError(f"{self.path / 'config.json'} lacks {', '.join(missing)}")
+        if not isinstance(self.config["seed"], int):
+            raise RunError(f"{self.path / 'config.json'} has a seed that is no integer: {self.config['seed']!r}")
         self.status = {**STATUS_DEFAULTS, **_read_json(self.path / "status.json")}
         if self.status["state"] not in STATES:
             raise RunError(f"{self.path / 'status.json'} has the unknown state {self.status['state']!r}")

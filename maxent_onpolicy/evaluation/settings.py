@@ -19,10 +19,10 @@ def settings_tables(results: Results) -> list[Table]:
     """Settings that differ between algorithms, and those that all of them share."""
     values = {label: _settings(run for run in results.used if run.label == label) for label in results.labels}
     names = ["tuning_budget", *(name for settings in values.values() for name in settings)]
-    rows = []
-    for name in dict.fromkeys(names):
-        absent = "not stated" if name == "tuning_budget" else "–"
-        rows.append({"setting": name} | {label: values[label].get(name, absent) for label in results.labels})
+    rows = [
+        {"setting": name} | {label: values[label].get(name, "–") for label in results.labels}
+        for name in dict.fromkeys(names)
+    ]
     frame = pd.DataFrame(rows)
     if len(results.labels) == 1:
         caption = "What was run, and how much tuning it had. Settings that are not listed have their default values."
@@ -105,6 +105,8 @@ def _settings(runs: Iterable[RunDirectory]) -> dict[str, str]:
     found: dict[str, dict[str, dict[str, None]]] = {}  # setting → environment → its values, in order
     for run in runs:
         config = {name: value for name, value in run.config.items() if name not in _NAMED_ELSEWHERE}
+        if config.get("tuning_budget") is None:
+            config["tuning_budget"] = "not stated"
         hyperparameters = config.pop("hyperparameters", None) or {}
         for name, value in {**flatten(config), **flatten(hyperparameters)}.items():
             found.setdefault(name, {}).setdefault(run.env_id, {})[value] = None

@@ -15,6 +15,11 @@ from maxent_onpolicy.evaluation.scores import (
     normalise,
 )
 
+CONFIG_WITH_A_TEXT_SEED = json.dumps(
+    {"suite": "s", "label": "PPO", "algorithm": "PPO", "env_id": "A-v0", "seed": "one", "total_timesteps": 1}
+    | {"hyperparameters": {}, "evaluation": {}}
+)
+
 
 def test_final_return_is_the_mean_of_the_last_checkpoint(make_run):
     folder = make_run(checkpoints=(100,), episodes=2)
@@ -80,6 +85,7 @@ def test_unfinished_runs_are_left_out_and_named(make_run, state):
     ("file", "content", "reason"),
     [
         ("config.json", "{", "config.json cannot be read"),
+        ("config.json", CONFIG_WITH_A_TEXT_SEED, "seed that is no integer: 'one'"),
         ("eval.csv", "timesteps,mode,episode,return,length\n", "eval.csv holds no evaluation"),
         ("eval.csv", "timesteps,mode,episode,return,length\n1,deterministic,0,inf,1\n", "missing or not finite"),
         (

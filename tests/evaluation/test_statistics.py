@@ -1,6 +1,7 @@
 """Statistics against worked examples, rliable's values, identities and simulated truth."""
 
 import json
+import time
 from functools import partial
 from pathlib import Path
 
@@ -359,3 +360,15 @@ def test_bad_companions_are_named():
         stats.sample_efficiency(np.zeros((2, 3)), [0, 1, 2], rng=rng())
     with pytest.raises(ValueError, match="`target`"):
         stats.optimality_gap([[1.0]], target=float("nan"))
+
+
+# --- speed -----------------------------------------------------------------------------------------------------------
+
+
+def test_three_algorithms_take_a_moment():
+    # about 0.3 s on one core, where rliable takes half a minute; the bound leaves room for a busy machine
+    scores = [rng(seed).normal(size=(10, 5)) for seed in range(3)]
+    start = time.process_time()
+    for each in scores:
+        stats.aggregate(each, rng=rng(), resamples=50_000)
+    assert time.process_time() - start < 3

@@ -125,8 +125,11 @@ def test_settings_show_what_differs_and_what_depends_on_environment_or_seed(make
     assert shared.set_index("setting").loc["environment.normalize_observation", "value"] == "true"
 
 
-def test_an_unstated_tuning_budget_is_said_to_be_unstated(results):
-    assert settings_tables(results)[0].data.iloc[0].tolist() == ["tuning_budget", "not stated", "not stated"]
+def test_an_unstated_tuning_budget_is_said_to_be_unstated(make_run):
+    make_run("MaxEntPPO")
+    make_run("PPO", tuning_budget=None)
+    stated = settings_tables(load_results(make_run.results))[0].data.iloc[0].tolist()
+    assert stated == ["tuning_budget", "not stated", "not stated"]
 
 
 def test_provenance_counts_distinct_values(make_run):
