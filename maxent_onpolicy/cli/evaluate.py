@@ -23,7 +23,7 @@ DESCRIPTION = """Play episodes with a trained model, and show what they return i
 Environments are the run's own, with its normalisation statistics, frozen.
 
   maxent-onpolicy evaluate results/quick/runs/MaxEntPPO/Hopper-v5/seed_0
-  maxent-onpolicy evaluate results/quick/runs/PPO/Hopper-v5/seed_0 --episodes 100
+  maxent-onpolicy evaluate RUN_DIR --episodes 100 --modes deterministic
   maxent-onpolicy evaluate my_model.zip --algorithm PPO --env CartPole-v1
 
 A model file may contain code that runs when it is read: open only files that
@@ -43,7 +43,7 @@ class EvaluateOptions:
         modes: deterministic, stochastic or both
         algorithm: of a model file that lies in no run directory
         env: of a model file that lies in no run directory
-        normalization: statistics saved by VecNormalize, for a model file that lies in no run directory
+        normalization: statistics saved by VecNormalize, for such a model file
     """
 
     path: Annotated[tyro.conf.Positional[Path], option("PATH")]

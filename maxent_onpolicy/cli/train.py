@@ -22,16 +22,16 @@ from maxent_onpolicy.validation import did_you_mean
 
 DESCRIPTION = """Train one algorithm in one environment.
 
-Every keyword of the algorithm is an option; `train ALGORITHM --help` lists them.
+Every keyword of the algorithm is an option: see `train ALGORITHM --help`.
 
-  maxent-onpolicy train PPO CartPole-v1
-  maxent-onpolicy train MaxEntPPO HalfCheetah-v5 --timesteps 1_000_000
-      --n-envs 8 --normalize-observation --tau 0.02 --learning-rate linear:3e-4:0
+  maxent-onpolicy train PPO CartPole-v1 --learning-rate linear:3e-4:0
+  maxent-onpolicy train MaxEntPPO HalfCheetah-v5 --timesteps 1_000_000 \\
+      --n-envs 8 --normalize-observation --tau 0.02
   maxent-onpolicy train MaxEntPPO Hopper-v5 --set policy_kwargs.net_arch=[64,64]
-  maxent-onpolicy train --config results/quick/runs/PPO/Hopper-v5/seed_0/config.json --seed 7
-  maxent-onpolicy train --resume results/local/runs/PPO/CartPole-v1/seed_0
+  maxent-onpolicy train --config RUN_DIR/config.json --seed 7
+  maxent-onpolicy train --resume RUN_DIR
 
-The run is a directory: config, provenance, train.csv, eval.csv, status, model.
+A run is a directory: config, provenance, train.csv, eval.csv, status, model.
 Ctrl-C stops after the current iteration, and --resume goes on from there.
 """
 _IDENTITY = ("suite", "label", "algorithm", "env_id", "seed")

@@ -238,6 +238,10 @@ class EvaluationCallback(BaseCallback):
             self.on_result(self.num_timesteps, results)
 
 
+# by the first two columns; and SB3 counts iterations and time anew when a run is resumed
+_TOLD_OTHERWISE = ("time/total_timesteps", "time/iterations", "time/time_elapsed")
+
+
 class CsvFormat(KVWriter):
     """Writes what SB3's logger collects as rows of ``train.csv``.
 
@@ -254,7 +258,7 @@ class CsvFormat(KVWriter):
         """Append one row; what is no number is left out."""
         row: dict[str, Any] = {"timesteps": step, "wall_seconds": round(self.clock(), 3)}
         for key, value in sorted(key_values.items()):
-            if key == "time/total_timesteps":
+            if key in _TOLD_OTHERWISE:
                 continue
             if isinstance(value, int | float | np.number) or (isinstance(value, torch.Tensor) and value.numel() == 1):
                 number = float(value)

@@ -220,6 +220,7 @@ def test_train_rows_hold_the_logged_numbers(tmp_path):
     header = lines[0].split(",")
     assert header[:2] == ["timesteps", "wall_seconds"]
     assert {"rollout/ep_rew_mean", "train/value_loss", "time/fps"} <= set(header)
+    assert "time/iterations" not in header
     assert [line.split(",")[:2] for line in lines[1:]] == [["32", "1.25"], ["64", "1.25"], ["96", "1.25"]]
 
 
