@@ -120,7 +120,9 @@ def summary_table(results: Results, bootstrap: Bootstrap | None = None) -> pd.Da
 def summary_renderable(results: Results, bootstrap: Bootstrap | None = None) -> rich.table.Table:
     """:func:`summary_table` for ``rich`` to print; long names are folded, never cut off."""
     frame = summary_table(results, bootstrap)
-    shown = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_edge=False, padding=0, caption=summary_caption(results))
+    shown = rich.table.Table(
+        box=rich.box.SIMPLE_HEAD, show_edge=False, padding=0, caption=summary_caption(results), caption_justify="left"
+    )
     for column in frame.columns:
         name = column in ("Environment", "Algorithm")
         shown.add_column(column, justify="left" if name else "right", overflow="fold", no_wrap=not name)
