@@ -60,6 +60,9 @@ PY
     return
   fi
   say "Installing the package with the extra '$extra' and the versions of constraints.txt into .venv"
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c "$root/constraints.txt" -e "$root[$extra]"
+  if ! "$venv/bin/python" -c 'import torch' 2>/dev/null; then
+    say "On Linux PyTorch comes with CUDA by default, about 5 GB; docs/installation.md says how to get the small CPU build"
+  fi
+  "$venv/bin/python" -m pip install --disable-pip-version-check -c "$root/constraints.txt" -e "$root[$extra]"
   printf '%s\n' "$wanted" >"$stamp"
 }
