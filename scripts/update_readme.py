@@ -1,0 +1,54 @@
+"""Put the committed results into the README, between the markers ``results:SUITE:start`` and ``results:SUITE:end``.
+
+    python scripts/update_readme.py           # write
+    python scripts/update_readme.py --check   # only say whether the README is up to date (exit status)
+
+What is shown is what ``maxent-onpolicy report results/SUITE`` wrote: the summary and the probability of improvement,
+with their captions, and the learning curves.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SECTION = r"(<!-- results:{suite}:start -->\n).*?(<!-- results:{suite}:end -->)"
+
+
+def results_block(folder: Path) -> str:
+    """Return the Markdown for the suite whose results are in ``folder``: tables, captions and the learning curves.
+
+    Raises:
+        FileNotFoundError: if there is no report yet.
+    """
+    tables = [folder / "tables" / f"{name}.md" for name in ("summary", "improvement")]
+    parts = [path.read_text(encoding="utf-8").strip() for path in tables]
+    figure = f"results/{folder.name}/figures/learning_curves_deterministic.png"
+    parts.append(f"![Learning curves of the suite {folder.name}]({figure})")
+    return "\n" + "\n\n".join(parts) + "\n\n"
+
+
+def update(text: str, results: Path) -> str:
+    """Return a README in which every marked section shows what is in ``results``; those without results stay."""
+    for suite in re.findall(r"<!-- results:([\w-]+):start -->", text):
+        if (results / suite / "tables").is_dir():
+            block = results_block(results / suite)
+            text = re.sub(SECTION.format(suite=suite), lambda match, b=block: match[1] + b + match[2], text, flags=re.S)
+    return text
+
+
+def main() -> int:
+    """Update or check the README; return the exit status."""
+    readme = ROOT / "README.md"
+    old = readme.read_text(encoding="utf-8")
+    new = update(old, ROOT / "results")
+    if "--check" not in sys.argv:
+        readme.write_text(new, encoding="utf-8")
+        return 0
+    if new != old:
+        print("README.md does not show the committed results: run python scripts/update_readme.py", file=sys.stderr)
+    return int(new != old)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
