@@ -1,1 +1,33 @@
 """Actor-critic policies with the entropy head, and the action distributions."""
+
+from maxent_onpolicy.policies.actor_critic import (
+    ActorCriticCnnPolicy,
+    ActorCriticPolicy,
+    EntropyHeadMixin,
+    MaxEntActorCriticCnnPolicy,
+    MaxEntActorCriticPolicy,
+    MaxEntMultiInputActorCriticPolicy,
+    MultiInputActorCriticPolicy,
+    with_entropy_head,
+)
+from maxent_onpolicy.policies.distributions import (
+    BetaDistribution,
+    BoxDistribution,
+    GaussianDistribution,
+    TanhGaussianDistribution,
+)
+
+__all__ = [
+    "ActorCriticCnnPolicy",
+    "ActorCriticPolicy",
+    "BetaDistribution",
+    "BoxDistribution",
+    "EntropyHeadMixin",
+    "GaussianDistribution",
+    "MaxEntActorCriticCnnPolicy",
+    "MaxEntActorCriticPolicy",
+    "MaxEntMultiInputActorCriticPolicy",
+    "MultiInputActorCriticPolicy",
+    "TanhGaussianDistribution",
+    "with_entropy_head",
+]
