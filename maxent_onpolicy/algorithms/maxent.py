@@ -40,6 +40,7 @@ class EntropyCriticMixin(OnPolicyAlgorithm):
     policy: EntropyHeadMixin
     tau: Temperature
     target_entropy: float | None
+    initial_tau: float
     tau_bounds: tuple[float, float]
     tau_learning_rate: float
     entropy_gamma: float
@@ -86,8 +87,6 @@ class EntropyCriticMixin(OnPolicyAlgorithm):
                 "`entropy_reward='exact'` needs a distribution whose entropy has a closed form; "
                 f"{type(self.policy.action_dist).__name__} has none, use 'sampled'"
             )
-
-    initial_tau: float = 0.02
 
     @property
     def uses_entropy_critic(self) -> bool:

@@ -3,7 +3,7 @@
 from typing import Any, ClassVar
 
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
 from maxent_onpolicy.algorithms.maxent import EntropyCriticMixin, Temperature
@@ -30,6 +30,7 @@ class MaxEntPPO(EntropyCriticMixin, PPO):
     Args:
         policy: as :class:`~maxent_onpolicy.PPO`. Policies without an entropy head get one.
         env: as PPO.
+        *args: further arguments of PPO, in its order.
         tau: temperature in units of reward per nat: a float, a function of the remaining progress (1 → 0), or
             ``"auto"``: dual ascent until the policy's entropy meets ``target_entropy``.
         entropy_gamma: discount γ_H of future entropy.
@@ -56,11 +57,7 @@ class MaxEntPPO(EntropyCriticMixin, PPO):
         self,
         policy: str | type[ActorCriticPolicy],
         env: GymEnv | str,
-        learning_rate: float | Schedule = 3e-4,
-        n_steps: int = 2048,
-        batch_size: int = 64,
-        n_epochs: int = 10,
-        *,
+        *args: Any,
         tau: Temperature = 0.02,
         entropy_gamma: float = 0.99,
         entropy_gae_lambda: float = 0.001,
@@ -76,7 +73,7 @@ class MaxEntPPO(EntropyCriticMixin, PPO):
         _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(policy, env, learning_rate, n_steps, batch_size, n_epochs, _init_setup_model=False, **kwargs)
+        super().__init__(policy, env, *args, _init_setup_model=False, **kwargs)  # type: ignore[misc]
         self.tau = tau
         self.entropy_gamma = entropy_gamma
         self.entropy_gae_lambda = entropy_gae_lambda
