@@ -32,7 +32,8 @@ def capture_training_state(env: VecEnv | None) -> dict[str, Any]:
     }
     if env is not None:
         try:
-            state["env"] = state_to_bytes(get_env_state(env))
+            # As an array: SB3 writes the text form of everything it saves beside it, and an array's is short.
+            state["env"] = np.frombuffer(state_to_bytes(get_env_state(env)), dtype=np.uint8)
         except StateNotRestorableError as error:
             state["env_error"] = str(error)
     return state
@@ -46,7 +47,7 @@ def restore_training_state(env: VecEnv, state: dict[str, Any]) -> None:
     """
     if state["env_error"] is not None:
         raise StateNotRestorableError(f"training cannot be resumed exactly: {state['env_error']}")
-    set_env_state(env, state_from_bytes(state["env"]))
+    set_env_state(env, state_from_bytes(state["env"].tobytes()))
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])  # noqa: NPY002
     torch.set_rng_state(state["torch"])
