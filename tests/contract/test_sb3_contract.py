@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from sb3_tests import STOCK, Outcome, fetch_tests, run_tests, unpack_tests
 
-
 pytestmark = pytest.mark.xdist_group("contract")  # one worker, so that stock PPO runs once
 
 
