@@ -124,7 +124,7 @@ def test_perfect_critic_has_no_advantage():
     torch.testing.assert_close(advantage, torch.zeros_like(value))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     seed=st.integers(0, 10_000),
     gamma=st.floats(0, 1),
@@ -141,7 +141,7 @@ def test_is_linear_in_rewards_and_values(seed, gamma, gae_lambda, scale):
     torch.testing.assert_close(both, one + scale * two)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 10_000), step=st.integers(0, 11))
 def test_an_episode_end_cuts_the_past_from_the_future(seed, step):
     data = random_rollout(seed)

@@ -47,7 +47,7 @@ def test_a_lambda_of_zero_means_zero():
     torch.testing.assert_close(advantage, delta)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     seed=st.integers(0, 10_000),
     tau=st.floats(0, 2),

@@ -19,7 +19,7 @@ def nothing_seen() -> PopArtState:
     return PopArtState(*(torch.zeros((), dtype=torch.float64) for _ in range(3)))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 10_000), cut=st.integers(0, 30), offset=st.floats(-1e3, 1e3))
 def test_running_moments_do_not_depend_on_how_samples_are_batched(seed, cut, offset):
     samples = offset + torch.randn(30, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
@@ -67,7 +67,7 @@ def test_constant_targets_do_not_blow_up_the_head():
     assert std.item() == pytest.approx(1e-2)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     old_mean=st.floats(-100, 100),
     old_std=st.floats(0.01, 100),
