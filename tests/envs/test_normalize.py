@@ -1,108 +1,32 @@
 """Our ``VecNormalize`` computes SB3's numbers, on tensors and in files without pickle."""
 
-import io
 import pickle
-import zipfile
 from copy import deepcopy
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from normalize_helpers import (
+    CASES,
+    DoubleEnv,
+    OnTensors,
+    Transparent,
+    assert_close,
+    assert_same_statistics,
+    pair,
+    raw_env,
+    trained,
+)
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import EvalCallback
-from stable_baselines3.common.vec_env import VecEnvWrapper, VecFrameStack, VecMonitor, sync_envs_normalization
+from stable_baselines3.common.vec_env import VecFrameStack, VecMonitor, sync_envs_normalization
 from stable_baselines3.common.vec_env import VecNormalize as SB3VecNormalize
 
 from maxent_onpolicy.envs import VecNormalize, make_vec_env
 from maxent_onpolicy.envs.normalize import TensorRunningMeanStd
-from maxent_onpolicy.envs.tensor import TensorStep, from_numpy_step, step_tensor
+from maxent_onpolicy.envs.tensor import TensorStep, step_tensor
 from maxent_onpolicy.envs.toys import ConstantRewardEnv
-
-
-class DoubleEnv(gym.Env):
-    """Float64 observations of any structure; ends at random, in both ways."""
-
-    def __init__(self, structure="box"):
-        vector = spaces.Box(-np.inf, np.inf, (3,), np.float64)
-        parts = {"vector": vector, "number": spaces.Discrete(4), "other": spaces.Box(-9, 9, (2, 2), np.float64)}
-        self.structure = structure
-        self.observation_space = vector if structure == "box" else spaces.Dict(parts)
-        self.action_space = spaces.Discrete(2)
-
-    def _observe(self):
-        vector = self.np_random.normal([5.0, -3.0, 0.0], [1.0, 10.0, 0.01])
-        if self.structure == "box":
-            return vector
-        other = self.np_random.uniform(-9, 9, (2, 2))
-        return {"vector": vector, "number": int(self.np_random.integers(4)), "other": other}
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        return self._observe(), {}
-
-    def step(self, action):
-        terminated, truncated = self.np_random.random(2) < 0.15
-        return self._observe(), float(self.np_random.normal(2, 3)), bool(terminated), bool(truncated), {}
-
-
-def raw_env(structure="box"):
-    return make_vec_env(DoubleEnv, 4, seed=1, structure=structure)
-
-
-class Transparent(VecEnvWrapper):
-    """Changes nothing."""
-
-    def reset(self):
-        return self.venv.reset()
-
-    def step_wait(self):
-        return self.venv.step_wait()
-
-
-class OnTensors(Transparent):
-    """Makes any environments tensor environments."""
-
-    def step_tensor(self, actions):
-        return from_numpy_step(*self.venv.step(actions.numpy()), device="cpu")
-
-
-def pair(structure="box", **kwargs):
-    return SB3VecNormalize(raw_env(structure), **kwargs), VecNormalize(raw_env(structure), device="cpu", **kwargs)
-
-
-def assert_close(left, right, tolerance=0.0):
-    if isinstance(left, dict):
-        assert left.keys() == right.keys()
-        for key in left:
-            assert_close(left[key], right[key], tolerance)
-    else:
-        left, right = np.asarray(left), np.asarray(right)
-        assert left.dtype == right.dtype
-        np.testing.assert_allclose(left, right, rtol=tolerance, atol=tolerance)
-
-
-def assert_same_statistics(left, right, tolerance=0.0):
-    pairs = [(left.ret_rms, right.ret_rms)]
-    if left.norm_obs:
-        keys = left.obs_rms.keys() if isinstance(left.obs_rms, dict) else [None]
-        pairs += [(rms if key is None else rms[key] for rms in (left.obs_rms, right.obs_rms)) for key in keys]
-    for one, other in pairs:
-        for part in ("mean", "var", "count"):
-            np.testing.assert_allclose(getattr(one, part), getattr(other, part), rtol=tolerance)
-
-
-CASES = [
-    ("box", {}),
-    ("box", {"norm_obs": False}),
-    ("box", {"norm_reward": False, "clip_obs": 1.5}),
-    ("box", {"clip_reward": 0.5, "gamma": 0.5, "epsilon": 0.1}),
-    ("box", {"training": False}),
-    ("box", {"clip_obs": float("inf")}),
-    ("dict", {"norm_obs_keys": ["vector", "other"]}),
-    ("dict", {"norm_obs_keys": ["other"]}),
-]
 
 
 def as_numpy_step(step):
@@ -201,105 +125,6 @@ def test_numpy_functions_equal_sb3():
     assert_close(reference.unnormalize_obs(observation), ours.unnormalize_obs(observation))
     assert_close(reference.normalize_reward(reward), ours.normalize_reward(reward))
     assert_close(reference.unnormalize_reward(reward), ours.unnormalize_reward(reward))
-
-
-def trained(structure="box", **kwargs):
-    _, vec_env = pair(structure, **kwargs)
-    vec_env.reset()
-    for _ in range(20):
-        vec_env.step([0] * 4)
-    return vec_env
-
-
-@pytest.mark.parametrize(("structure", "kwargs"), CASES)
-def test_save_and_load(tmp_path, structure, kwargs):
-    saved = trained(structure, **kwargs)
-    saved.save(tmp_path / "statistics.pkl")  # whatever the name, SB3's users write this one
-    assert [path.name for path in tmp_path.iterdir()] == ["statistics.pkl"]
-    loaded = VecNormalize.load(tmp_path / "statistics.pkl", raw_env(structure), device="cpu")
-    assert_same_statistics(saved, loaded)
-    for name in ("training", "norm_obs", "norm_reward", "clip_obs", "clip_reward", "gamma", "epsilon", "norm_obs_keys"):
-        assert getattr(saved, name) == getattr(loaded, name), name
-    saved.training = loaded.training = False
-    observation = saved.observation_space.sample()
-    assert_close(saved.normalize_obs(observation), loaded.normalize_obs(observation))
-
-
-def test_files_need_no_pickle(tmp_path):
-    trained().save(tmp_path / "statistics.npz")
-    with np.load(tmp_path / "statistics.npz", allow_pickle=False) as file:
-        assert not any(file[name].dtype.hasobject for name in file.files)
-        assert set(file.files) >= {"meta", "obs/mean", "obs/var", "obs/count", "return/var"}
-
-
-def test_sb3_pickles_need_trust(tmp_path):
-    reference, venv = pair()[0], raw_env()
-    reference.reset()
-    for _ in range(10):
-        reference.step([0] * 4)
-    reference.save(str(tmp_path / "sb3.pkl"))
-    with pytest.raises(ValueError, match=r"from_sb3_pickle\(path, venv, trust=True\)"):
-        VecNormalize.load(tmp_path / "sb3.pkl", venv)
-    with pytest.raises(ValueError, match="trust=True"):
-        VecNormalize.from_sb3_pickle(tmp_path / "sb3.pkl", venv)
-    loaded = VecNormalize.from_sb3_pickle(tmp_path / "sb3.pkl", venv, trust=True, device="cpu")
-    assert_same_statistics(reference, loaded)
-
-
-def test_sb3_pickles_of_dict_observations(tmp_path):
-    reference, venv = pair("dict", norm_obs_keys=["other"], clip_obs=3.0)[0], raw_env("dict")
-    reference.reset()
-    reference.save(str(tmp_path / "sb3.pkl"))
-    loaded = VecNormalize.from_sb3_pickle(tmp_path / "sb3.pkl", venv, trust=True)
-    assert_same_statistics(reference, loaded)
-    assert (loaded.clip_obs, loaded.norm_obs_keys) == (3.0, ["other"])
-
-
-def rewrite_meta(path, change):
-    with np.load(path) as file:
-        arrays = {name: file[name] for name in file.files}
-    np.savez(path, **{**arrays, "meta": np.array(change(str(arrays["meta"])))})
-
-
-def test_statistics_of_other_keys_are_refused(tmp_path):
-    trained("dict", norm_obs_keys=["other"]).save(tmp_path / "statistics.npz")
-    only_vector = Transparent(raw_env("dict"))
-    only_vector.observation_space = spaces.Dict({"vector": only_vector.observation_space["vector"]})
-    with pytest.raises(ValueError, match=r"`norm_obs_keys` must be one of 'vector'; got 'other'"):
-        VecNormalize.load(tmp_path / "statistics.npz", only_vector)
-
-
-def test_bad_files_are_explained(tmp_path):
-    path = tmp_path / "statistics.npz"
-    venv = raw_env()
-    trained().save(path)
-    with pytest.raises(ValueError, match=r"shape \(3,\) for 'obs'.*need \(1,\)"):
-        VecNormalize.load(path, make_vec_env(ConstantRewardEnv))
-    with pytest.raises(ValueError, match="number is of type Discrete"):
-        VecNormalize.load(path, raw_env("dict"))
-
-    rewrite_meta(path, lambda meta: meta.replace('"version": 1', '"version": 9'))
-    with pytest.raises(ValueError, match="version 9; this package reads up to 1"):
-        VecNormalize.load(path, venv)
-    rewrite_meta(path, lambda meta: meta.replace("maxent_onpolicy", "other"))
-    with pytest.raises(ValueError, match=r"its format is 'other\.VecNormalize'"):
-        VecNormalize.load(path, venv)
-    data = path.read_bytes()
-    for content in (data[: len(data) // 2], b"", b"text"):
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match="is not a file of VecNormalize, or is damaged"):
-            VecNormalize.load(path, venv)
-    np.savez(path, other=np.zeros(2))
-    with pytest.raises(ValueError, match="is not a file of VecNormalize"):
-        VecNormalize.load(path, venv)
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("a.txt", "x")
-    path.write_bytes(buffer.getvalue())
-    with pytest.raises(ValueError, match="is not a file of VecNormalize"):
-        VecNormalize.load(path, venv)
-    with pytest.raises(FileNotFoundError):
-        VecNormalize.load(tmp_path / "missing.npz", venv)
 
 
 @pytest.mark.parametrize(
