@@ -84,9 +84,9 @@ class ActorCriticPolicy(sb3.ActorCriticPolicy):
     def _initialise_weights(self) -> None:
         if not self.ortho_init:
             return
-        extractors = {self.pi_features_extractor, self.vf_features_extractor}
-        gains = {module: float(np.sqrt(2)) for module in (*extractors, self.mlp_extractor)}
-        gains |= {self.action_net: 0.01, self.value_net: 1.0}
+        # A dict, not a set, drops the second of two equal extractors: the order decides which weights are drawn.
+        trunk = (self.pi_features_extractor, self.vf_features_extractor, self.mlp_extractor)
+        gains = dict.fromkeys(trunk, float(np.sqrt(2))) | {self.action_net: 0.01, self.value_net: 1.0}
         for module, gain in gains.items():
             module.apply(partial(self.init_weights, gain=gain))
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy as SB3Policy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.utils import ConstantSchedule
 
 from maxent_onpolicy.policies.actor_critic import (
@@ -164,3 +165,23 @@ def test_poparts_gradient_is_that_of_the_normalised_error():
 
 def test_a_plain_head_has_unit_scale():
     assert head_scale(torch.nn.Linear(3, 1)) == 1.0
+
+
+def test_the_seed_decides_the_weights_of_separate_feature_extractors():
+    class Linear(BaseFeaturesExtractor):
+        def __init__(self, observation_space):
+            super().__init__(observation_space, 8)
+            self.layer = torch.nn.Linear(4, 8)
+
+        def forward(self, observations):
+            return self.layer(observations)
+
+    kwargs = {
+        "action_distribution": "beta",
+        "share_features_extractor": False,
+        "features_extractor_class": Linear,
+    }
+    # All alive at once, so that they differ in their addresses.
+    policies = [make(ActorCriticPolicy, **kwargs) for _ in range(16)]
+    for policy in policies[1:]:
+        assert torch.equal(policy.vf_features_extractor.layer.weight, policies[0].vf_features_extractor.layer.weight)
