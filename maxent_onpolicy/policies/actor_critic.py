@@ -20,6 +20,7 @@ from maxent_onpolicy.policies.distributions import (
     make_box_distribution,
 )
 from maxent_onpolicy.policies.heads import PopArtLinear
+from maxent_onpolicy.validation import check_range
 
 
 class ActorCriticPolicy(sb3.ActorCriticPolicy):
@@ -35,7 +36,7 @@ class ActorCriticPolicy(sb3.ActorCriticPolicy):
         action_distribution: ``"auto"`` (SB3's choice), ``"gaussian"``, ``"tanh_gaussian"`` or ``"beta"``. The last two
             cannot leave the action bounds.
         state_dependent_std: the standard deviation is an output of the actor network.
-        log_std_bounds: ``(low, high)`` within which the log standard deviation stays.
+        log_std_bounds: ``(low, high)`` within which the log standard deviation stays; ``log_std_init`` lies between.
         **kwargs: as SB3.
 
     Raises:
@@ -92,6 +93,9 @@ class ActorCriticPolicy(sb3.ActorCriticPolicy):
 
     def _initialise_std(self, distribution: GaussianDistribution) -> None:
         action_dim = get_action_dim(self.action_space)
+        if distribution.log_std_bounds is not None:
+            # At a bound the gradient vanishes: the deviation would never leave it.
+            check_range("log_std_init", self.log_std_init, *distribution.log_std_bounds, low_open=True, high_open=True)
         raw = distribution.raw_log_std(self.log_std_init)
         if distribution.state_dependent_std:
             assert isinstance(self.action_net, nn.Linear)

@@ -43,6 +43,8 @@ BAD = [
     ({"max_grad_norm": 0.0}, "`max_grad_norm` must be in (0, inf), got 0.0"),
     ({"vf_coef": -0.5}, "`vf_coef` must be in [0, inf), got -0.5"),
     ({"policy_kwargs": {"action_distribution": "tanh_gaussian"}, "entropy_reward": "exact"}, "has none, use 'sampled'"),
+    ({"policy_kwargs": {"log_std_bounds": (-3, -1)}}, "`log_std_init` must be in (-3, -1), got 0.0"),
+    ({"policy_kwargs": {"log_std_bounds": (-3, 0), "state_dependent_std": True}}, "`log_std_init` must be in (-3, 0)"),
     ({"rollout_buffer_class": dict}, "`rollout_buffer_class` must be None or a subclass"),
 ]
 
