@@ -36,7 +36,6 @@ class Minibatch(NamedTuple):
     advantage: Tensor
     value_target: Tensor
     entropy_advantage: Tensor | None = None
-    entropy_value: Tensor | None = None
     entropy_value_target: Tensor | None = None
 
 
@@ -231,7 +230,7 @@ class RolloutBuffer:
         observation = self.flat_observation()
         names = ["action", "value", "log_prob", "advantage", "value_target"]
         if self.entropy:
-            names += ["entropy_advantage", "entropy_value", "entropy_value_target"]
+            names += ["entropy_advantage", "entropy_value_target"]
         fields = {name: getattr(self, name).flatten(0, 1) for name in names}
         for chunk in indices.split(batch_size or n_samples):
             yield Minibatch(
