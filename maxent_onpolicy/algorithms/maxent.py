@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule
@@ -81,12 +82,19 @@ class EntropyCriticMixin(OnPolicyAlgorithm):
             if self.target_entropy is None:
                 self.target_entropy = default_target_entropy(self.action_space)
         else:
-            self.tau = FloatSchedule(self.tau)
+            # SB3's schedules know Python's numbers only, not numpy's.
+            self.tau = FloatSchedule(self.tau if callable(self.tau) else float(self.tau))
         if self.entropy_reward == "exact" and self._exact_entropy_is_unknown():
             raise ValueError(
                 "`entropy_reward='exact'` needs a distribution whose entropy has a closed form; "
                 f"{type(self.policy.action_dist).__name__} has none, use 'sampled'"
             )
+
+    def _setup_learn(self, total_timesteps: int, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        total_timesteps, callback = super()._setup_learn(total_timesteps, *args, **kwargs)
+        # SB3 first updates the progress after a rollout, which would see the end of the previous call of learn().
+        self._update_current_progress_remaining(self.num_timesteps, max(total_timesteps, 1))
+        return total_timesteps, callback
 
     @property
     def uses_entropy_critic(self) -> bool:
@@ -130,7 +138,7 @@ class EntropyCriticMixin(OnPolicyAlgorithm):
         return state_dicts, variables
 
     def _estimate_advantages(self, buffer: RolloutBuffer) -> None:
-        self._tau_of_rollout = self.current_tau
+        self._tau_of_rollout = check_range("tau", self.current_tau, 0)
         if not self._is_zero_tau:
             buffer.entropy_reward = self._entropy_reward_of(buffer)
         super()._estimate_advantages(buffer)

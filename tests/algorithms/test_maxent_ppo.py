@@ -230,6 +230,23 @@ class TestTemperature:
         MaxEntPPO("MlpPolicy", noise(), tau=LinearSchedule(0.4, 0.0, 1.0), **SMALL).learn(4 * 64, callback=Reads())
         np.testing.assert_allclose(taus, [0.4, 0.3, 0.2, 0.1])
 
+    def test_every_call_of_learn_has_its_own_progress(self):
+        # A rollout of 64 steps overshoots the 40 asked for: the progress left behind is negative.
+        model = MaxEntPPO("MlpPolicy", noise(), tau=lambda progress: 0.4 * progress, **SMALL).learn(40)
+        assert model._tau_of_rollout == pytest.approx(0.4)
+        model.learn(64, reset_num_timesteps=False)
+        assert model._tau_of_rollout == pytest.approx(0.4 * 0.5)
+        assert model.learn(64)._tau_of_rollout == pytest.approx(0.4)
+        assert model.learn(0)._tau_of_rollout == pytest.approx(0.4)
+
+    def test_a_schedule_that_leaves_the_range_is_reported(self):
+        with pytest.raises(ValueError, match=r"`tau` must be in \[0, inf\), got -0.25"):
+            MaxEntPPO("MlpPolicy", noise(), tau=lambda progress: 0.25 - 0.5 * progress, **SMALL).learn(64)
+
+    def test_numbers_of_numpy(self):
+        assert MaxEntPPO("MlpPolicy", noise(), tau=np.float32(0.5), **SMALL).current_tau == 0.5
+        assert not MaxEntPPO("MlpPolicy", noise(), tau=np.int64(0), **SMALL).uses_entropy_critic
+
     @pytest.mark.parametrize(("target", "grows"), [(5.0, True), (-5.0, False)])
     def test_auto_moves_towards_the_target(self, target, grows):
         model = MaxEntPPO("MlpPolicy", noise(), tau="auto", target_entropy=target, initial_tau=0.1, **SMALL)
