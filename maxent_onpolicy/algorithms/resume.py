@@ -36,6 +36,8 @@ def capture_training_state(env: VecEnv | None) -> dict[str, Any]:
             state["env"] = np.frombuffer(state_to_bytes(get_env_state(env)), dtype=np.uint8)
         except StateNotRestorableError as error:
             state["env_error"] = str(error)
+        except Exception as error:  # whatever a foreign environment's own `get_state` raises or returns
+            state["env_error"] = f"the environments' state cannot be saved: {type(error).__name__}: {error}"
     return state
 
 

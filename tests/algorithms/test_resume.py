@@ -132,6 +132,20 @@ def test_an_environment_that_cannot_be_restored_says_so(tmp_path):
         env.close()
 
 
+def test_a_foreign_get_state_never_keeps_a_model_from_being_saved(tmp_path):
+    class Foreign(DummyVecEnv):
+        def get_state(self):
+            return {"version": np.float32(1)}  # neither JSON nor an array
+
+        def set_state(self, state):
+            pass
+
+    env = Foreign([lambda: gym.make("CartPole-v1")])
+    MaxEntPPO("MlpPolicy", env, **KWARGS).save(tmp_path / "model")
+    with pytest.raises(StateNotRestorableError, match="cannot be saved: TypeError: .*float32"):
+        MaxEntPPO.load(tmp_path / "model", env=env, resume=True)
+
+
 def test_resume_needs_an_environment_and_a_state(tmp_path):
     model = MaxEntPPO("MlpPolicy", "CartPole-v1", **KWARGS)
     model.save(tmp_path / "model")
