@@ -142,7 +142,7 @@ def test_a_foreign_get_state_never_keeps_a_model_from_being_saved(tmp_path):
 
     env = Foreign([lambda: gym.make("CartPole-v1")])
     MaxEntPPO("MlpPolicy", env, **KWARGS).save(tmp_path / "model")
-    with pytest.raises(StateNotRestorableError, match="cannot be saved: TypeError: .*float32"):
+    with pytest.raises(StateNotRestorableError, match=r"cannot be saved: TypeError: .*float32"):
         MaxEntPPO.load(tmp_path / "model", env=env, resume=True)
 
 
