@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torch import nn
+from torch import Tensor, nn
 
 from maxent_onpolicy.envs.tensor import Observation
 
@@ -12,31 +12,33 @@ class NonFiniteError(ValueError):
     """An environment or the policy produced NaN or Inf."""
 
 
-def check_finite(what: str, value: Observation, num_timesteps: int) -> None:
+def check_finite(what: str, value: Observation, num_timesteps: int, environments: Tensor | None = None) -> None:
     """Raise if any element is NaN or Inf.
 
     Args:
-        what: ``"observation"``, ``"reward"`` or ``"action"``.
+        what: ``"observation"``, ``"final observation"``, ``"reward"`` or ``"action"``.
         value: ``[B, ...]`` or a dictionary of such.
         num_timesteps: environment steps taken before this one, over all environments.
+        environments: ``[B]`` indices of the environments that the rows belong to; ``None`` if there is one row each.
 
     Raises:
         NonFiniteError: naming the environment, the step and the first bad value.
     """
     if isinstance(value, dict):
         for key, part in value.items():
-            check_finite(f"{what}[{key!r}]", part, num_timesteps)
+            check_finite(f"{what}[{key!r}]", part, num_timesteps, environments)
         return
     if not value.is_floating_point() or bool(value.isfinite().all()):
         return
     flat = value.reshape(value.shape[0], -1)
     bad = ~flat.isfinite()
-    index = int(bad.any(dim=1).nonzero()[0])
-    first = flat[index][bad[index]][0].item()
+    row = int(bad.any(dim=1).nonzero()[0])
+    first = flat[row][bad[row]][0].item()
+    environment = row if environments is None else int(environments[row])
     source = "the policy's parameters have diverged" if what == "action" else "check the environment"
     raise NonFiniteError(
-        f"{what} of environment {index} is {first} at step {num_timesteps} "
-        f"(counted over all {value.shape[0]} environments); {source}"
+        f"{what} of environment {environment} is {first} at step {num_timesteps} "
+        f"(counted over all environments); {source}"
     )
 
 

@@ -63,6 +63,8 @@ def collect_rollout(
         dones = (step.terminated | step.truncated).cpu().numpy()
         infos = step.infos
         self.num_timesteps += env.num_envs
+        if step.final_observation is not None:
+            check_finite("final observation", step.final_observation, self.num_timesteps, step.final_index)
 
         callback.update_locals(locals())
         if not callback.on_step():
@@ -73,6 +75,8 @@ def collect_rollout(
         rollout_buffer.add(obs_tensor, actions, values, log_probs, self._last_episode_starts, step)
         self._last_obs = new_obs
         self._last_episode_starts = dones
+    # The successor of the last step: no action is chosen from it in this rollout, but its value counts.
+    check_finite("observation", to_device(self._last_obs, self.device), self.num_timesteps)
     callback.update_locals(locals())
     return True
 

@@ -86,8 +86,24 @@ def test_a_bad_observation_names_step_and_environment(dictionary):
     policy = "MultiInputPolicy" if dictionary else "MlpPolicy"
     envs = [lambda: Noise(dictionary=dictionary), lambda: Noise(broken="observation", at=5, dictionary=dictionary)]
     what = re.escape("observation['a']") if dictionary else "observation"
-    with pytest.raises(NonFiniteError, match=rf"{what} of environment 1 is nan at step 10 \(counted over all 2 env"):
+    with pytest.raises(NonFiniteError, match=rf"{what} of environment 1 is nan at step 10 \(counted over all env"):
         MaxEntPPO(policy, DummyVecEnv(envs), **SMALL).learn(64)
+
+
+@pytest.mark.parametrize("dictionary", [False, True], ids=["flat", "dict"])
+def test_a_bad_final_observation_names_step_and_environment(dictionary):
+    bad = {"broken": "observation", "at": 10, "limit": 5}
+    envs = [lambda: Noise(dictionary=dictionary), lambda: Noise(dictionary=dictionary, **bad)]
+    policy = "MultiInputPolicy" if dictionary else "MlpPolicy"
+    what = re.escape("final observation['a']") if dictionary else "final observation"
+    with pytest.raises(NonFiniteError, match=f"{what} of environment 1 is nan at step 20 "):
+        MaxEntPPO(policy, DummyVecEnv(envs), **SMALL).learn(64)
+
+
+def test_a_bad_observation_after_a_rollouts_last_step_is_the_environments_fault():
+    env = Noise(broken="observation", at=32, limit=None)
+    with pytest.raises(NonFiniteError, match=r"observation of environment 0 is nan at step 32 .*check the environment"):
+        PPO("MlpPolicy", env, **SMALL).learn(32)
 
 
 def test_a_bad_reward_names_step_and_environment():
