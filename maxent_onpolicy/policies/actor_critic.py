@@ -177,7 +177,18 @@ class EntropyHeadMixin(sb3.ActorCriticPolicy):
                 self.value_net = PopArtLinear.from_linear(self.value_net, head["popart_beta"])
                 if head["entropy_head"]:
                     self.entropy_value_net = PopArtLinear.from_linear(self.entropy_value_net, head["popart_beta"])
-        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
+        self._optimise_new_parameters(lr_schedule)
+
+    def _optimise_new_parameters(self, lr_schedule: Schedule) -> None:
+        """Make the optimiser anew with all parameters, or extend one that the policy below made in its own way."""
+        usual = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
+        if type(self.optimizer) is type(usual) and _options(self.optimizer) == _options(usual):
+            self.optimizer = usual
+            return
+        known = {id(parameter) for group in self.optimizer.param_groups for parameter in group["params"]}
+        new = [parameter for parameter in self.parameters() if id(parameter) not in known]
+        if new:
+            self.optimizer.add_param_group({"params": new})
 
     def _build_entropy_critic(self, net_arch: list[int] | None) -> None:
         self.entropy_trunk = None
@@ -235,6 +246,11 @@ class MaxEntActorCriticCnnPolicy(EntropyHeadMixin, ActorCriticCnnPolicy):
 
 class MaxEntMultiInputActorCriticPolicy(EntropyHeadMixin, MultiInputActorCriticPolicy):
     """:class:`MultiInputActorCriticPolicy` with the entropy critic."""
+
+
+def _options(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """Return each parameter group's settings."""
+    return [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
 
 
 @cache

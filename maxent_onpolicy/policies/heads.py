@@ -31,10 +31,16 @@ class PopArtLinear(nn.Linear):
             self.register_buffer(name, torch.zeros((), dtype=torch.float64))
 
     @classmethod
-    def from_linear(cls, linear: nn.Linear, beta: float = 0.03) -> "PopArtLinear":
-        """Return a PopArt head with the weights of a scalar linear layer and fresh statistics."""
+    def from_linear(cls, linear: nn.Module, beta: float = 0.03) -> "PopArtLinear":
+        """Return a PopArt head with fresh statistics that takes over the parameters of a scalar linear layer.
+
+        Raises:
+            ValueError: if ``linear`` is another kind of module.
+        """
+        if not isinstance(linear, nn.Linear) or linear.out_features != 1 or linear.bias is None:
+            raise ValueError(f"`popart=True` needs a critic that ends in a Linear layer with one output, got {linear}")
         head = cls(linear.in_features, beta).to(linear.weight.device)
-        head.load_state_dict(linear.state_dict(), strict=False)
+        head.weight, head.bias = linear.weight, linear.bias
         return head
 
     @property

@@ -48,6 +48,32 @@ def test_every_parameter_is_optimised():
     assert optimised == {id(p) for p in policy.parameters()}
 
 
+@pytest.mark.parametrize("head", [{}, {"popart": True}, {"entropy_net_arch": [8]}], ids=str)
+def test_a_policys_own_optimiser_is_kept_and_takes_in_the_head(head):
+    class Decays(SB3Policy):
+        def _build(self, lr_schedule):
+            super()._build(lr_schedule)
+            weights = [p for p in self.parameters() if p.dim() > 1]
+            others = [p for p in self.parameters() if p.dim() <= 1]
+            groups = [{"params": weights, "weight_decay": 0.1}, {"params": others}]
+            self.optimizer = torch.optim.AdamW(groups, lr=lr_schedule(1), weight_decay=0.0)
+
+    policy = make(with_entropy_head(Decays), **head)
+    assert [group["weight_decay"] for group in policy.optimizer.param_groups] == [0.1, 0.0, 0.0]
+    optimised = [id(p) for group in policy.optimizer.param_groups for p in group["params"]]
+    assert sorted(optimised) == sorted(id(p) for p in policy.parameters())
+
+
+def test_popart_needs_a_linear_critic():
+    class Deep(SB3Policy):
+        def _build(self, lr_schedule):
+            super()._build(lr_schedule)
+            self.value_net = torch.nn.Sequential(torch.nn.Linear(64, 8), torch.nn.Linear(8, 1))
+
+    with pytest.raises(ValueError, match="needs a critic that ends in a Linear layer with one output, got Sequential"):
+        make(with_entropy_head(Deep), popart=True)
+
+
 def test_one_pass_equals_separate_passes():
     for kwargs in ({}, {"entropy_net_arch": [8]}, {"share_features_extractor": False}, {"popart": True}):
         policy = make(MaxEntActorCriticPolicy, **kwargs)
