@@ -6,6 +6,7 @@ of the rescaled action and cannot be inflated by probability mass that the
 environment would clip away.
 """
 
+import math
 from typing import Literal, Self
 
 import torch
@@ -139,17 +140,27 @@ class TanhGaussianDistribution(GaussianDistribution):
     ``log π(a) = log N(u) − Σ log(1 − tanh² u)``, where the correction is computed
     as ``2·(log 2 − u − softplus(−2u))``: exact, without the customary epsilon
     that biases it (Haarnoja et al. 2018, arXiv:1812.05905, appendix C).
-    Samples are kept one float32 step away from ±1, so a stored action can always
-    be inverted and its log-probability is the same when recomputed.
+    Samples are kept one float32 step ε away from ±1, so a stored action can always
+    be inverted and its log-probability is the same when recomputed. The two
+    outermost actions therefore stand for everything that rounds to them, and their
+    density is the probability of that tail over its width. The Gaussian's density
+    there would make a saturated policy look more random the further its mean is
+    outside, and pay it an unbounded entropy reward.
     """
 
     bounded = True
 
     def log_prob(self, actions: Tensor) -> Tensor:
         """Return log densities ``[N]`` of squashed actions ``[N, A]``."""
-        gaussian_actions = torch.atanh(_inside_unit_interval(actions))
+        inside = _inside_unit_interval(actions)
+        gaussian_actions = torch.atanh(inside)
         correction = 2.0 * (LOG_2 - gaussian_actions - F.softplus(-2.0 * gaussian_actions))
-        return super().log_prob(gaussian_actions) - sum_independent_dims(correction)
+        density = self.distribution.log_prob(gaussian_actions) - correction
+        epsilon = torch.finfo(inside.dtype).eps
+        width = 1.25 * epsilon  # floats below 1 are ε/2 apart, and half of that rounds up
+        excess = (inside.sign() * self.distribution.mean - math.atanh(1.0 - width)) / self.distribution.stddev
+        tail = torch.special.log_ndtr(excess) - math.log(width)
+        return sum_independent_dims(torch.where(inside.abs() >= 1.0 - epsilon, tail, density))
 
     def entropy(self) -> Tensor | None:
         """Return ``None``: the entropy of a squashed Gaussian has no closed form."""

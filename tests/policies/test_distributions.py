@@ -143,3 +143,27 @@ def test_contradictory_options_are_rejected(space, kwargs, message):
 def test_sb3_serves_what_needs_nothing_of_ours():
     assert make_box_distribution(BOX) is None
     assert make_box_distribution(spaces.Discrete(3)) is None
+
+
+@pytest.mark.parametrize("std", [0.05, 1.0, 3.0])
+def test_a_saturated_tanh_gaussian_has_little_entropy(std):
+    """However far outside its mean is: all actions are one float32, whose density is about 1/ε."""
+    for mean in (12.0 + 6 * std, 100.0, -1e4):
+        parameters = torch.full((1000, 1), mean, requires_grad=True)
+        distribution = TanhGaussianDistribution(1).proba_distribution(parameters, torch.tensor([math.log(std)]))
+        log_prob = distribution.log_prob(distribution.sample().detach())
+        torch.testing.assert_close(log_prob, torch.full((1000,), -math.log(1.25 * torch.finfo(torch.float32).eps)))
+        # What cannot change the action cannot change its probability.
+        (gradient,) = torch.autograd.grad(log_prob.sum(), parameters)
+        assert gradient.abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("mean", [0.0, 5.0, 7.0, -8.0, 9.0, 12.0])
+def test_a_tanh_gaussians_score_is_zero_on_average_up_to_the_bounds(mean):
+    """E[∂ log π/∂ mean] = 0, which a density that ignores the rounding of samples violates: by 0.8 for a mean of 9."""
+    torch.manual_seed(0)
+    parameters = torch.full((200_000, 1), mean, requires_grad=True)
+    distribution = TanhGaussianDistribution(1).proba_distribution(parameters, torch.zeros(1))
+    log_prob = distribution.log_prob(distribution.sample().detach())
+    (score,) = torch.autograd.grad(log_prob.sum(), parameters)
+    assert abs(score.mean().item()) < 0.01
