@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Iterable
 from typing import Any, Self
 
+import numpy as np
 import torch
 from stable_baselines3.common import on_policy_algorithm as sb3
 from stable_baselines3.common.buffers import DictRolloutBuffer
@@ -32,6 +33,7 @@ class OnPolicyAlgorithm(sb3.OnPolicyAlgorithm):
     """
 
     rollout_buffer: RolloutBuffer  # type: ignore[assignment]
+    _arrived_at: tuple[Any, np.ndarray] | None = None
 
     def _setup_model(self) -> None:
         self._check_arguments()
@@ -112,6 +114,11 @@ class OnPolicyAlgorithm(sb3.OnPolicyAlgorithm):
         steps, indices, observation = final
         return successor_values(value, last_value, critic(observation).flatten(), steps, indices)
 
+    def _move_on(self) -> None:
+        """Act next on the observation that the environments last returned."""
+        if self._arrived_at is not None:
+            (self._last_obs, self._last_episode_starts), self._arrived_at = self._arrived_at, None
+
     def _last_observation(self) -> Observation:
         return to_device(self._last_obs, self.device)
 
@@ -147,7 +154,8 @@ class OnPolicyAlgorithm(sb3.OnPolicyAlgorithm):
         the last observation and, where it can be captured, the environments' state
         and normalisation statistics. ``load(path, env=env, resume=True)`` restores
         them. A continuation is exact from a rollout's boundary: after ``learn()``,
-        or from a callback's ``_on_rollout_start``.
+        or from a callback's ``_on_rollout_start``. From a file saved in the middle of a
+        rollout the environments go on where they were, but that rollout's steps are lost.
 
         Args:
             path: file or file-like object.
@@ -198,4 +206,6 @@ class OnPolicyAlgorithm(sb3.OnPolicyAlgorithm):
                 raise ValueError(f"`resume=True` needs a file saved by this package; {path!r} holds no training state")
             assert model.env is not None
             restore_training_state(model.env, state)
+            model._move_on()
+        model._arrived_at = None
         return model

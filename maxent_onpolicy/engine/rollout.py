@@ -66,15 +66,17 @@ def collect_rollout(
         if step.final_observation is not None:
             check_finite("final observation", step.final_observation, self.num_timesteps, step.final_index)
 
+        # The environments are already there when a callback saves or stops; SB3 would act on the step before.
+        self._arrived_at = new_obs, dones
         callback.update_locals(locals())
         if not callback.on_step():
+            self._move_on()
             return False
 
         self._update_info_buffer(infos, dones)
         n_steps += 1
         rollout_buffer.add(obs_tensor, actions, values, log_probs, self._last_episode_starts, step)
-        self._last_obs = new_obs
-        self._last_episode_starts = dones
+        self._move_on()
     # The successor of the last step: no action is chosen from it in this rollout, but its value counts.
     check_finite("observation", to_device(self._last_obs, self.device), self.num_timesteps)
     callback.update_locals(locals())

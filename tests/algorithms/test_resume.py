@@ -97,6 +97,25 @@ def test_a_checkpoint_taken_before_a_rollout_continues_bit_for_bit(tmp_path):
     assert_same(state(whole), state(resumed))
 
 
+@pytest.mark.parametrize("stop", [False, True], ids=["saved", "stopped"])
+def test_in_the_middle_of_a_rollout_the_model_sees_where_its_environments_are(tmp_path, stop):
+    class AtStepTen(BaseCallback):
+        def _on_step(self):
+            if self.n_calls == 10:
+                self.model.save(tmp_path / "model")
+            return not (stop and self.n_calls == 10)
+
+    def position(model):
+        return np.stack([env.unwrapped._get_obs() for env in model.get_env().envs])
+
+    model = PPO("MlpPolicy", make_vec_env("Pendulum-v1", 2, seed=3), **KWARGS).learn(128, callback=AtStepTen())
+    np.testing.assert_allclose(model._last_obs, position(model), rtol=1e-6)
+    loaded = PPO.load(tmp_path / "model", env=make_vec_env("Pendulum-v1", 2, seed=3), resume=True, device="cpu")
+    assert loaded.num_timesteps == 20
+    np.testing.assert_allclose(loaded._last_obs, position(loaded), rtol=1e-6)
+    assert not loaded._last_episode_starts.any()
+
+
 def test_without_resume_the_environment_starts_anew(tmp_path):
     env = make_vec_env("Pendulum-v1", 2, seed=3)
     model = MaxEntPPO("MlpPolicy", env, **KWARGS).learn(128)
