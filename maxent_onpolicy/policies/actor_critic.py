@@ -72,7 +72,10 @@ class ActorCriticPolicy(sb3.ActorCriticPolicy):
             super()._build(lr_schedule)
             return
         if self.use_sde:
-            raise ValueError("`use_sde=True` brings its own distribution; leave `action_distribution` at 'auto'")
+            raise ValueError(
+                "`use_sde=True` brings its own distribution; leave out "
+                "`action_distribution`, `state_dependent_std` and `log_std_bounds`"
+            )
         self.action_dist = distribution
         self._build_mlp_extractor()
         self.action_net = distribution.proba_distribution_net(self.mlp_extractor.latent_dim_pi)

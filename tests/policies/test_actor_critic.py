@@ -147,6 +147,8 @@ def test_the_initial_deviation_is_log_std_init():
 def test_noise_matrices_and_distributions_exclude_each_other():
     with pytest.raises(ValueError, match="`use_sde=True` brings its own distribution"):
         make(ActorCriticPolicy, use_sde=True, action_distribution="beta")
+    with pytest.raises(ValueError, match=r"leave out .*`log_std_bounds`"):
+        make(ActorCriticPolicy, use_sde=True, log_std_bounds=(-1, 1))
 
 
 def test_dictionary_observations():
