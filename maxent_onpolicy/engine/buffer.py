@@ -246,4 +246,6 @@ class RolloutBuffer:
         value = getattr(self, SB3_NAMES[name])
         if isinstance(value, dict):
             return {key: tensor.cpu().numpy() for key, tensor in value.items()}
+        if name == "actions":
+            value = value.reshape(self.buffer_size, self.n_envs, -1)  # SB3 gives single discrete actions a dimension
         return value.cpu().numpy()

@@ -101,6 +101,7 @@ def test_sb3s_names_are_numpy_views():
     assert buffer.rewards.base is not None
     np.testing.assert_array_equal(buffer.returns, buffer.value_target.numpy())
     assert buffer.episode_starts.shape == (T, B)
+    assert buffer.actions.shape == (T, B, 1)
     with pytest.raises(AttributeError, match="'RolloutBuffer' has no attribute 'nonsense'"):
         _ = buffer.nonsense
 
