@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from difflib import get_close_matches
 from math import isfinite
+from operator import index
 from typing import Any
 
 
@@ -31,6 +32,8 @@ def check_range(
     interval = f"{'(' if low_open or low == float('-inf') else '['}{low:g}, {high:g}"
     interval += ")" if high_open or high == float("inf") else "]"
     try:
+        if isinstance(value, str | bytes):
+            raise TypeError  # float() would read a text that no formula can use
         number = float(value)
     except (TypeError, ValueError):
         raise ValueError(f"`{name}` must be a number in {interval}, got {value!r}") from None
@@ -38,6 +41,32 @@ def check_range(
     if not inside or (low_open and number == low) or (high_open and number == high):
         raise ValueError(f"`{name}` must be in {interval}, got {value!r}")
     return number
+
+
+def check_integer(name: str, value: Any, low: int) -> int:
+    """Return ``value`` if it is a whole number of at least ``low``, else raise.
+
+    Raises:
+        ValueError: naming the argument, the value and what is allowed.
+    """
+    try:
+        number = index(value)
+    except TypeError:
+        raise ValueError(f"`{name}` must be an integer of at least {low}, got {value!r}") from None
+    check_range(name, number, low)
+    return number
+
+
+def check_pair(name: str, value: Any) -> tuple[Any, Any]:
+    """Return ``value`` as two items, else raise.
+
+    Raises:
+        ValueError: if it is no sequence of two.
+    """
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise ValueError(f"`{name}` must be a pair (low, high), got {value!r}")
+    low, high = value
+    return low, high
 
 
 def check_choice(name: str, value: Any, choices: Collection[Any]) -> Any:

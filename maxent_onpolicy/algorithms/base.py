@@ -2,7 +2,7 @@
 
 import io
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -11,6 +11,7 @@ from stable_baselines3.common import on_policy_algorithm as sb3
 from stable_baselines3.common.buffers import DictRolloutBuffer
 from stable_baselines3.common.buffers import RolloutBuffer as SB3RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
@@ -22,7 +23,7 @@ from maxent_onpolicy.envs.tensor import Observation, to_device
 from maxent_onpolicy.estimators.advantages import gae, successor_values
 from maxent_onpolicy.estimators.losses import explained_variance
 from maxent_onpolicy.policies.distributions import BoxDistribution
-from maxent_onpolicy.validation import check_range
+from maxent_onpolicy.validation import check_choice, check_integer, check_range
 
 
 class OnPolicyAlgorithm(sb3.OnPolicyAlgorithm):
@@ -52,7 +53,11 @@ class OnPolicyAlgorithm(sb3.OnPolicyAlgorithm):
         self._maybe_recommend_cpu()
 
     def _check_arguments(self) -> None:
-        check_range("n_steps", self.n_steps, 1)
+        if not isinstance(self.policy_kwargs, Mapping):
+            raise ValueError(f"`policy_kwargs` must be keywords of the policy with values, got {self.policy_kwargs!r}")
+        if not callable(self.learning_rate):
+            check_range("learning_rate", self.learning_rate, 0)
+        check_integer("n_steps", self.n_steps, 1)
         check_range("gamma", self.gamma, 0, 1)
         check_range("gae_lambda", self.gae_lambda, 0, 1)
         check_range("ent_coef", self.ent_coef)
@@ -69,6 +74,10 @@ class OnPolicyAlgorithm(sb3.OnPolicyAlgorithm):
             "`rollout_buffer_class` must be None or a subclass of maxent_onpolicy.engine.buffer.RolloutBuffer, whose "
             f"tensors stay on the device; got {requested!r}"
         )
+
+    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
+        check_choice("policy", policy_name, self.policy_aliases)
+        return super()._get_policy_from_name(policy_name)
 
     def _make_policy(self) -> Any:
         policy_class, kwargs = self._policy_spec()

@@ -27,7 +27,7 @@ from maxent_onpolicy.estimators.entropy import (
 )
 from maxent_onpolicy.estimators.losses import explained_variance
 from maxent_onpolicy.policies.actor_critic import EntropyHeadMixin, with_entropy_head
-from maxent_onpolicy.validation import check_choice, check_range
+from maxent_onpolicy.validation import check_choice, check_pair, check_range, did_you_mean
 
 Temperature = float | Schedule | Literal["auto"]
 
@@ -54,17 +54,20 @@ class EntropyCriticMixin(OnPolicyAlgorithm):
 
     def _check_arguments(self) -> None:
         super()._check_arguments()
-        if isinstance(self.tau, str):
-            check_choice("tau", self.tau, ("auto",))
-        elif not callable(self.tau):
+        if isinstance(self.tau, str) and self.tau != "auto":
+            hint = did_you_mean(self.tau, ("auto",))
+            raise ValueError(f"`tau` must be a number of at least 0, a schedule or 'auto'; got {self.tau!r}{hint}")
+        if self.tau != "auto" and not callable(self.tau):
             check_range("tau", self.tau, 0)
-        low, high = self.tau_bounds
+        low, high = check_pair("tau_bounds", self.tau_bounds)
         check_range("tau_bounds[0]", low, 0, low_open=True)
         check_range("tau_bounds[1]", high, low)
         check_range("tau_learning_rate", self.tau_learning_rate, 0, low_open=True)
         check_range("entropy_gamma", self.entropy_gamma, 0, 1)
         check_range("entropy_gae_lambda", self.entropy_gae_lambda, 0, 1)
         check_range("entropy_vf_coef", self.entropy_vf_coef, 0)
+        check_choice("entropy_centering", self.entropy_centering, (True, False))
+        check_choice("reward_augmentation", self.reward_augmentation, (True, False))
         check_choice("entropy_reward", self.entropy_reward, ("sampled", "exact"))
         check_choice("advantage_normalization", self.advantage_normalization, ("combined", "separate"))
         if self.target_entropy is not None:

@@ -22,7 +22,7 @@ from maxent_onpolicy.estimators.losses import (
 )
 from maxent_onpolicy.policies.actor_critic import PolicyAliases, with_entropy_head
 from maxent_onpolicy.policies.heads import head_scale, popart_heads
-from maxent_onpolicy.validation import SB3ArgumentError, check_range
+from maxent_onpolicy.validation import SB3ArgumentError, check_choice, check_integer, check_range
 
 
 class ClipRanges(NamedTuple):
@@ -148,8 +148,10 @@ class PPO(OnPolicyAlgorithm):
 
     def _check_arguments(self) -> None:
         super()._check_arguments()
-        check_range("n_epochs", self.n_epochs, 1)
-        check_range("batch_size", self.batch_size, 1)
+        check_integer("n_epochs", self.n_epochs, 1)
+        check_integer("batch_size", self.batch_size, 1)
+        check_choice("normalize_advantage", self.normalize_advantage, (True, False))
+        check_choice("popart", self.popart, (True, False))
         if not callable(self.clip_range):
             check_range("clip_range", self.clip_range, 0, low_open=True)
         if isinstance(self.clip_range_vf, float | int) and self.clip_range_vf <= 0:

@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from maxent_onpolicy.envs.discretize import DiscretizeActions
 from maxent_onpolicy.envs.gym_vec_env import GymVecEnv
-from maxent_onpolicy.validation import check_choice, did_you_mean
+from maxent_onpolicy.validation import check_choice, check_integer, did_you_mean
 
 EnvFactory = Callable[..., gym.Env]
 
@@ -122,7 +122,7 @@ def make_vec_env(
     """
     if isinstance(n_envs, bool) or not isinstance(n_envs, int) or n_envs < 1:
         raise ValueError(f"`n_envs` must be an integer of at least 1, got {n_envs!r}")
-    if seed is not None and not 0 <= int(seed) <= 2**32 - n_envs:
+    if seed is not None and check_integer("seed", seed, 0) > 2**32 - n_envs:
         raise ValueError(f"`seed` must be in [0, 2**32 - n_envs], got {seed!r}")
     if isinstance(env_id, gym.Env):
         raise ValueError("`env_id` is an environment; pass its id, its class, or a function that returns a new one")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.distributions import Beta, Normal
 from torch.nn import functional as F
 
-from maxent_onpolicy.validation import check_choice, check_range
+from maxent_onpolicy.validation import check_choice, check_pair, check_range
 
 ActionDistribution = Literal["auto", "gaussian", "tanh_gaussian", "beta"]
 ACTION_DISTRIBUTIONS: tuple[ActionDistribution, ...] = ("auto", "gaussian", "tanh_gaussian", "beta")
@@ -235,7 +235,7 @@ def make_box_distribution(
     """
     check_choice("action_distribution", action_distribution, ACTION_DISTRIBUTIONS)
     if log_std_bounds is not None:
-        low, high = log_std_bounds
+        low, high = check_pair("log_std_bounds", log_std_bounds)
         check_range("log_std_bounds[0]", low)
         check_range("log_std_bounds[1]", high, low, low_open=True)
     shapes_std = state_dependent_std or log_std_bounds is not None

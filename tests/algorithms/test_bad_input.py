@@ -19,7 +19,20 @@ SMALL = {"n_steps": 32, "batch_size": 32, "n_epochs": 2, "device": "cpu"}
 BAD = [
     ({"tau": -0.1}, "`tau` must be in [0, inf), got -0.1"),
     ({"tau": float("nan")}, "`tau` must be in [0, inf), got nan"),
-    ({"tau": "automatic"}, "`tau` must be one of 'auto'; got 'automatic' (did you mean 'auto'?)"),
+    ({"tau": "automatic"}, "`tau` must be a number of at least 0, a schedule or 'auto'; got 'automatic' (did you mean"),
+    ({"tau_bounds": 3}, "`tau_bounds` must be a pair (low, high), got 3"),
+    ({"gamma": "0.9"}, "`gamma` must be a number in [0, 1], got '0.9'"),
+    ({"learning_rate": float("inf")}, "`learning_rate` must be in [0, inf), got inf"),
+    ({"learning_rate": "1e-3"}, "`learning_rate` must be a number in [0, inf), got '1e-3'"),
+    ({"n_steps": 12.5}, "`n_steps` must be an integer of at least 1, got 12.5"),
+    ({"n_epochs": 1.5}, "`n_epochs` must be an integer of at least 1, got 1.5"),
+    ({"batch_size": "64"}, "`batch_size` must be an integer of at least 1, got '64'"),
+    ({"popart": "no"}, "`popart` must be one of True, False; got 'no'"),
+    ({"normalize_advantage": None}, "`normalize_advantage` must be one of True, False; got None"),
+    ({"entropy_centering": "off"}, "`entropy_centering` must be one of True, False; got 'off'"),
+    ({"reward_augmentation": 2}, "`reward_augmentation` must be one of True, False; got 2"),
+    ({"policy_kwargs": 3}, "`policy_kwargs` must be keywords of the policy with values, got 3"),
+    ({"policy_kwargs": {"log_std_bounds": 2}}, "`log_std_bounds` must be a pair (low, high), got 2"),
     ({"tau": None}, "`tau` must be a number in [0, inf), got None"),
     ({"entropy_gamma": 1.1}, "`entropy_gamma` must be in [0, 1], got 1.1"),
     ({"entropy_gae_lambda": -0.5}, "`entropy_gae_lambda` must be in [0, 1], got -0.5"),
@@ -55,6 +68,11 @@ BAD = [
 def test_arguments_out_of_range(kwargs, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         MaxEntPPO("MlpPolicy", Noise(), **SMALL | kwargs)
+
+
+def test_a_misspelt_policy_gets_the_closest_name():
+    with pytest.raises(ValueError, match=r"`policy` must be one of 'MlpPolicy'.*got 'MlpPolcy' .*mean 'MlpPolicy'"):
+        MaxEntPPO("MlpPolcy", Noise(), **SMALL)
 
 
 def test_zero_is_a_value_and_not_a_default():

@@ -176,3 +176,16 @@ def test_mujocos_remarks_on_gymnasiums_own_models_are_not_shown(tmp_path, monkey
     make_vec_env("HalfCheetah-v5", 2).close()
     assert capfd.readouterr().err == ""
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("seed", "message"),
+    [
+        ("a", "`seed` must be an integer of at least 0, got 'a'"),
+        (1.5, "`seed` must be an integer of at least 0, got 1.5"),
+        (2**32, r"`seed` must be in \[0, 2\*\*32 - n_envs\], got 4294967296"),
+    ],
+)
+def test_a_wrong_seed_is_named(seed, message):
+    with pytest.raises(ValueError, match=message):
+        make_vec_env("CartPole-v1", seed=seed)
