@@ -1,5 +1,6 @@
 """``maxent-onpolicy bench``: run a suite, as far as it is not run yet, and report on it."""
 
+import os
 import sys
 from collections import Counter
 from dataclasses import dataclass
@@ -93,9 +94,20 @@ def main(arguments: list[str]) -> int:
         console.print(Text(f"corrupt      {run.path}: {run.detail}"), soft_wrap=True)
     if todo:
         _check(suite, todo)
+        _make_writable(results)
     jobs = options.jobs or available_cores()
     queue = _run(console, suite, plan, todo, jobs, options)
     return _conclude(console, queue, corrupt, results, options)
+
+
+def _make_writable(results: Path) -> None:
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        writable = os.access(results, os.W_OK)
+    except OSError as error:
+        raise UsageError(f"--results: cannot make the directory {results}: {error.strerror}") from None
+    if not writable:
+        raise UsageError(f"--results: the directory {results} is not writable")
 
 
 def _check(suite: Suite, todo: list[PlannedRun]) -> None:

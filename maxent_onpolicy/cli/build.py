@@ -65,8 +65,10 @@ def check_runs(runs: Iterable[RunConfig], place: str) -> None:
                 make_model(config, env)
             finally:
                 env.close()
-        except (ValueError, TypeError, AssertionError, ImportError, KeyError) as error:
-            raise UsageError(f"{where}: {error}") from error
+        # RuntimeError is how PyTorch refuses a device
+        except (ValueError, TypeError, AssertionError, ImportError, KeyError, RuntimeError) as error:
+            reason = str(error).partition("\n")[0]  # what follows in SB3's is advice on other cases
+            raise UsageError(f"{where}: {reason}") from error
 
 
 def _make_env(config: RunConfig, n_envs: int, seed: int) -> VecEnv:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from maxent_onpolicy.cli.values import UsageError, check_integer, check_mapping, merge
+from maxent_onpolicy.cli.values import UsageError, check_integer, check_mapping, check_plain, merge
 
 SETTINGS = (
     "total_timesteps",
@@ -129,6 +129,11 @@ def make_config(
     """
     full = merge(SETTING_DEFAULTS, check_settings(settings, place))
     total = check_integer(full["total_timesteps"], f"{place}.total_timesteps", 1)
+    check_plain(full, place)
+    if suite in ("", ".", "..") or "/" in suite:
+        raise UsageError(f"{place}: the suite's name is the name of a directory, without slashes; got {suite!r}")
+    if label in ("", ".", ".."):
+        raise UsageError(f"{place}: the label is the name of a directory; got {label!r}")
     evaluation = full["evaluation"]
     every = -(-total // 10) if evaluation["every"] is None else evaluation["every"]
     return RunConfig(

@@ -22,7 +22,7 @@ DESCRIPTION = """Play episodes with a trained model, and show what they return i
 
 Environments are the run's own, with its normalisation statistics, frozen.
 
-  maxent-onpolicy evaluate results/quick/runs/MaxEntPPO/Hopper-v5/seed_0
+  maxent-onpolicy evaluate my_results/quick/runs/MaxEntPPO/Hopper-v5/seed_0
   maxent-onpolicy evaluate RUN_DIR --episodes 100 --modes deterministic
   maxent-onpolicy evaluate my_model.zip --algorithm PPO --env CartPole-v1
 
@@ -62,7 +62,12 @@ def main(arguments: list[str]) -> int:
         UsageError: if there is no such model, or it is not said what it is.
     """
     options = parse_options(EvaluateOptions, "evaluate", DESCRIPTION, arguments)
+    if options.normalization is not None and not options.normalization.is_file():
+        raise UsageError(f"--normalization: there is no file {options.normalization}")
     config, model_path, normalization = find_model(options)
+    normalized = config.environment["normalize_observation"] or config.environment["normalize_reward"]
+    if options.normalization is not None and not normalized:
+        raise UsageError(f"--normalization: {options.path} was trained without normalisation; leave the option out")
 
     from maxent_onpolicy.cli.build import make_evaluation_env, restored_normalization
     from maxent_onpolicy.evaluation.protocol import evaluate_policy

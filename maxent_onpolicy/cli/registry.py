@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from maxent_onpolicy.cli.values import UsageError
-from maxent_onpolicy.validation import did_you_mean
+from maxent_onpolicy.validation import check_range, did_you_mean
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -141,10 +141,14 @@ def _schedule(name: str, value: Any) -> Any:
     try:
         kind, start, end = value.split(":")
         if kind == "linear":
-            return LinearSchedule(float(start), float(end), 1.0)
+            first, last = (check_range(name, float(text), 0) for text in (start, end))
+            return LinearSchedule(first, last, 1.0)
     except ValueError:
         pass
-    raise UsageError(f"`{name}`: a linear schedule is written linear:START:END, such as linear:3e-4:0; got {value!r}")
+    raise UsageError(
+        f"`{name}`: a linear schedule is written linear:START:END with numbers of at least 0, such as linear:3e-4:0; "
+        f"got {value!r}"
+    )
 
 
 def _activation(name: str) -> type:

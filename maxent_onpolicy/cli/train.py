@@ -99,6 +99,8 @@ def main(arguments: list[str]) -> int:
         UsageError: for anything that the command line, a file in it or the run directory does not allow.
     """
     options, written = _parse(arguments)
+    if options.threads < 1:
+        raise UsageError(f"--threads must be at least 1, got {options.threads}")
     console = make_console()
     run = (
         _resumed(options.resume, options, written)
@@ -252,7 +254,10 @@ def _new_run(config: RunConfig, options: TrainOptions) -> RunDirectory:
         discard_run(path)
     elif path.exists() and any(path.iterdir()):
         raise UsageError(_occupied(path, config))
-    return RunDirectory.create(path, config.to_json(), collect_provenance(threads=options.threads))
+    try:
+        return RunDirectory.create(path, config.to_json(), collect_provenance(threads=options.threads))
+    except OSError as error:
+        raise UsageError(f"--results: cannot write the run directory {path}: {error.strerror}") from None
 
 
 def _occupied(path: Path, config: RunConfig) -> str:

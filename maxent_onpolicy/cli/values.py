@@ -1,5 +1,6 @@
 """YAML as users write it: ``3e-4`` is a number, a key given twice is a mistake, and mistakes name their place."""
 
+import math
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -93,6 +94,24 @@ def check_integer(value: Any, place: str, low: int) -> int:
     if isinstance(value, bool) or not whole or value < low:
         raise UsageError(f"{place}: expected a whole number of at least {low}, got {value!r}")
     return int(value)
+
+
+def check_plain(value: Any, place: str) -> None:
+    """Check that ``value`` is the same after JSON has written and read it.
+
+    Raises:
+        UsageError: naming the place of an infinity, a NaN, a date or another value that JSON does not have.
+    """
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            check_plain(item, f"{place}.{key}")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            check_plain(item, f"{place}[{index}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{place}: expected a finite number, got {value}; config.json cannot hold it")
+    elif not isinstance(value, str | int | float | None):
+        raise UsageError(f"{place}: expected text, a number, true or false, got {value!r}; quote it if it is text")
 
 
 def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:

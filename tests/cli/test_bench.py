@@ -127,6 +127,7 @@ def test_completed_runs_are_skipped_and_other_settings_refused(mixed, capsys, mo
         (["bench", "tiny.yaml", "--jobs", "0"], "--jobs must be at least 1"),
         (["bench", "tiny.yaml", "--seeds", "1", "1"], "--seeds must be different"),
         (["bench", "tiny.yaml", "--only", "PP"], "--only 'PP' matches no run (did you mean 'PPO'?)"),
+        (["bench", "tiny.yaml", "--results", "tiny.yaml"], "--results: cannot make the directory tiny.yaml/tiny"),
         (["bench", "wrong.yaml"], "wrong.yaml: algorithms.PPO.hyperparameters: PPO has no hyperparameter 'clip_rang'"),
         (["bench", "range.yaml"], "range.yaml: PPO on CartPole-v1: `clip_range`"),
     ],

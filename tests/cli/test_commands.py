@@ -112,6 +112,13 @@ def test_a_report_loads_no_torch(here):
         (["evaluate", "nowhere"], "there is no run directory and no model at nowhere"),
         (["evaluate", str(PLACE), "--modes", "greedy"], "`--modes` must be one of 'deterministic', 'stochastic'"),
         (["evaluate", str(PLACE), "--episodes", "0"], "`episodes` must be in [1"),
+        (["evaluate", str(PLACE), "--normalization", "none.npz"], "--normalization: there is no file none.npz"),
+        (["train", "PPO", "CartPole-v1", "--threads", "0"], "--threads must be at least 1, got 0"),
+        (["train", "PPO", "CartPole-v1", "--device", "gpu"], "PPO on CartPole-v1: Expected one of cpu"),
+        (["train", "PPO", "CartPole-v1", "--policy", "CnnPolicy"], "PPO on CartPole-v1: You should use NatureCNN only"),
+        (["train", "PPO", "CartPole-v1", "--results", str(PLACE / "config.json")], "--results: cannot write"),
+        (["train", "PPO", "CartPole-v1", "--suite", "../up"], "the suite's name is the name of a directory"),
+        (["train", "MaxEntPPO", "CartPole-v1", "--tau", "nan"], "`tau` must be a number of at least 0, a schedule"),
         (["report", "nowhere"], "there is no results directory nowhere"),
         (["report", "results"], "it holds results in local"),
     ],
@@ -122,6 +129,15 @@ def test_mistakes_are_errors_without_traceback(here, capsys, arguments, message)
     assert error.startswith("error: ")
     assert message in error
     assert "Traceback" not in error
+    assert error.count("\n") == 1
+
+
+def test_statistics_for_a_model_that_does_not_normalise_are_refused(here, capsys, tmp_path):
+    assert main(["train", "PPO", "CartPole-v1", *SHORT, "--results", str(tmp_path)]) == 0
+    raw = str(tmp_path / "local/runs/PPO/CartPole-v1/seed_0")
+    statistics = str(PLACE / "normalization.npz")
+    assert main(["evaluate", raw, "--normalization", statistics]) == 2
+    assert "was trained without normalisation" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", list(COMMANDS))

@@ -124,6 +124,9 @@ def test_seeds_and_timesteps_can_be_replaced(tmp_path):
             {"environments": {"CartPole-v1": {"algorithms": {"PP": {}}}}},
             r"environments.CartPole-v1.algorithms: unknown key 'PP' \(did you mean 'PPO'\?\)",
         ),
+        ({"name": "../up"}, "tiny.yaml: PPO on CartPole-v1: the suite's name is .* without slashes; got '../up'"),
+        ({"name": ""}, "the suite's name is the name of a directory"),
+        ({"algorithms": {"..": {"algorithm": "PPO"}}}, r"the label is the name of a directory; got '\.\.'"),
         ({"seeds": 3}, r"`seeds` must be a list such as \[0, 1, 2\], got 3"),
         ({"seeds": [1, 1]}, "holds the same seed twice"),
         ({"seeds": [-1]}, "seeds: expected a whole number of at least 0, got -1"),
@@ -145,6 +148,8 @@ def test_a_mistake_in_a_suite_is_named_with_file_and_place(tmp_path, changes, me
         ({"hyperparameters": {"device": "cpu"}, "policy": "MlpPolicyy"}, "PPO on CartPole-v1: .*MlpPolicyy"),
         ({"environment": {"kwargs": {"colour": 1}}}, "PPO on CartPole-v1: .*colour"),
         ({"environment": {"discretize_bins": 3}}, "PPO on CartPole-v1: DiscretizeActions needs a Box"),
+        ({"hyperparameters": {"learning_rate": "linear:-1:0"}}, "`learning_rate`: .* at least 0.* got 'linear:-1:0'"),
+        ({"hyperparameters": {"clip_range": "linear:0.2:nan"}}, "`clip_range`: .* at least 0.* got 'linear:0.2:nan'"),
         ({"backend": "gymnasum"}, "did you mean 'gymnasium'"),
     ],
 )

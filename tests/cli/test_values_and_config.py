@@ -1,6 +1,7 @@
 """What users write is read as they mean it, and mistakes are named with their place."""
 
 import json
+from datetime import date
 
 import pytest
 
@@ -112,6 +113,14 @@ def test_a_config_survives_json_exactly():
         ({"total_timesteps": 9, "evaluation": {"episode": 5}}, "did you mean 'episodes'"),
         ({"total_timesteps": 9, "evaluation": {"episodes": 0}}, "here.evaluation.episodes: expected a whole number"),
         ({"total_timesteps": 9, "hyperparameters": [1]}, r"here.hyperparameters: expected keys with values, got \[1\]"),
+        (
+            {"total_timesteps": 9, "environment": {"kwargs": {"healthy_z_range": [0.2, float("inf")]}}},
+            r"here.environment.kwargs.healthy_z_range\[1\]: expected a finite number, got inf",
+        ),
+        (
+            {"total_timesteps": 9, "hyperparameters": {"tau": date(2020, 1, 1)}},
+            "here.hyperparameters.tau: expected text, a number.*quote it",
+        ),
         ({"total_timesteps": 9, "policy": 3}, "here.policy: expected text, got 3"),
     ],
 )
