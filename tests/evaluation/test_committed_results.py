@@ -1,0 +1,24 @@
+"""The committed tables come from the committed runs."""
+
+from pathlib import Path
+
+import pytest
+
+from maxent_onpolicy.evaluation.report import write_report
+
+RESULTS = Path(__file__).resolve().parents[2] / "results"
+SUITES = sorted(folder.parent.name for folder in RESULTS.glob("*/runs"))
+
+
+def test_there_are_results():
+    assert "quick" in SUITES
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_tables_regenerate_byte_for_byte(suite, tmp_path):
+    """Figures are left out: their bytes depend on the version of matplotlib."""
+    write_report(RESULTS / suite, output_dir=tmp_path)
+    committed = sorted((RESULTS / suite / "tables").iterdir())
+    assert [path.name for path in committed] == sorted(path.name for path in (tmp_path / "tables").iterdir())
+    for path in [*committed, RESULTS / suite / "report.md"]:
+        assert (tmp_path / path.relative_to(RESULTS / suite)).read_bytes() == path.read_bytes(), path.name
