@@ -1,7 +1,7 @@
 """The entropy critic as a part that any on-policy algorithm can carry."""
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -133,6 +133,23 @@ class EntropyCriticMixin(OnPolicyAlgorithm):
         self.policy.set_training_mode(False)
         with torch.no_grad():
             return self.policy.get_distribution(sample).entropy() is None
+
+    @classmethod
+    def load(cls, path: Any, *args: Any, **kwargs: Any) -> Self:
+        """Load a model; see :meth:`maxent_onpolicy.PPO.load`.
+
+        Raises:
+            ValueError: also if the file holds a model without an entropy critic.
+        """
+        try:
+            return super().load(path, *args, **kwargs)
+        except RuntimeError as error:
+            if "entropy_value_net" not in str(error):
+                raise
+            raise ValueError(
+                f"{path!r} holds a model of another kind, whose critics are not those of {cls.__name__}; load it with "
+                "the class that saved it (`PPO` loads stable_baselines3's)"
+            ) from error
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts, variables = super()._get_torch_save_params()

@@ -175,6 +175,14 @@ def test_resume_needs_an_environment_and_a_state(tmp_path):
         PPO.load(tmp_path / "sb3", env=make_vec_env("CartPole-v1"), resume=True)
 
 
+def test_a_model_without_an_entropy_critic_is_named(tmp_path):
+    sb3.PPO("MlpPolicy", "CartPole-v1", device="cpu").save(tmp_path / "sb3")
+    with pytest.raises(
+        ValueError, match="critics are not those of MaxEntPPO; load it with the class"
+    ):
+        MaxEntPPO.load(tmp_path / "sb3", device="cpu")
+
+
 def test_models_of_sb3_can_be_loaded(tmp_path):
     theirs = sb3.PPO("MlpPolicy", "CartPole-v1", device="cpu", seed=0, n_steps=64).learn(64)
     theirs.save(tmp_path / "sb3")
