@@ -177,9 +177,7 @@ def test_resume_needs_an_environment_and_a_state(tmp_path):
 
 def test_a_model_without_an_entropy_critic_is_named(tmp_path):
     sb3.PPO("MlpPolicy", "CartPole-v1", device="cpu").save(tmp_path / "sb3")
-    with pytest.raises(
-        ValueError, match="critics are not those of MaxEntPPO; load it with the class"
-    ):
+    with pytest.raises(ValueError, match="critics are not those of MaxEntPPO; load it with the class"):
         MaxEntPPO.load(tmp_path / "sb3", device="cpu")
 
 
