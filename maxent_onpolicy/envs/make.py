@@ -19,11 +19,13 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from maxent_onpolicy.envs.discretize import DiscretizeActions
 from maxent_onpolicy.envs.gym_vec_env import GymVecEnv
+from maxent_onpolicy.envs.mjx import MJX_TASKS, make_mjx_vec_env, serves_mjx
+from maxent_onpolicy.envs.torch_native import TORCH_ENVS, make_torch_vec_env, serves_torch
 from maxent_onpolicy.validation import check_choice, check_integer, did_you_mean
 
 EnvFactory = Callable[..., gym.Env]
 
-_MUJOCO_TASKS = (
+MUJOCO_TASKS = (
     "Ant",
     "HalfCheetah",
     "Hopper",
@@ -36,7 +38,7 @@ _MUJOCO_TASKS = (
     "Swimmer",
     "Walker2d",
 )
-_OLD_MUJOCO = re.compile(rf"({'|'.join(_MUJOCO_TASKS)})-v([234])")
+_OLD_MUJOCO = re.compile(rf"({'|'.join(MUJOCO_TASKS)})-v([234])")
 # What to install when a name like this cannot be imported.
 _INSTALL = {
     "mujoco": "maxent-onpolicy[mujoco]",
@@ -78,11 +80,13 @@ class Backend(NamedTuple):
         make: builds what was requested, seeded for its first reset.
         serves: whether this backend can build it *exactly* as requested, with what is installed.
         preference: ``"auto"`` takes the serving backend with the highest.
+        needs: what must be given for it to serve, as error messages put it.
     """
 
     make: Callable[[EnvRequest], VecEnv]
     serves: Callable[[EnvRequest], bool]
     preference: int
+    needs: str = ""
 
 
 BACKENDS: dict[str, Backend] = {}
@@ -110,7 +114,10 @@ def make_vec_env(
         n_envs: number of environments, at least 1.
         seed: environment ``i`` starts from ``seed + i``, as in SB3; the same seed gives the same episodes.
             ``None`` draws a seed from numpy's global generator.
-        backend: ``"auto"``, or a name in ``BACKENDS``. ``"gymnasium"`` serves everything, in this process.
+        backend: ``"auto"``, or a name in ``BACKENDS``. ``"gymnasium"`` serves everything, in this process;
+            ``"mujoco_batch"`` steps Gymnasium's MuJoCo ``-v5`` tasks on all cores, with the same results.
+            ``"torch"`` and ``"mjx"`` simulate on a device, thousands at once, and must be asked for; there
+            ``device="cuda"`` is a keyword of the environment.
         wrapper: a function that wraps one environment.
         discretize_bins: turn bounded continuous actions into this many choices per dimension.
         monitor: report return and length of each episode in ``info["episode"]``, as SB3's callbacks expect.
@@ -133,7 +140,10 @@ def make_vec_env(
         return max(serving, key=lambda candidate: candidate.preference).make(request)
     if not BACKENDS[backend].serves(request):
         serving_names = [name for name, candidate in BACKENDS.items() if candidate.serves(request)]
-        raise ValueError(f"`backend={backend!r}` cannot make {env_id!r} as asked; {', '.join(serving_names)} can")
+        needs = f" (it needs {BACKENDS[backend].needs})" if BACKENDS[backend].needs else ""
+        raise ValueError(
+            f"`backend={backend!r}` cannot make {env_id!r} as asked{needs}; {', '.join(serving_names)} can"
+        )
     return BACKENDS[backend].make(request)
 
 
@@ -159,7 +169,53 @@ def make_gym_vec_env(request: EnvRequest) -> GymVecEnv:
     return vec_env
 
 
+def make_mujoco_batch_vec_env(request: EnvRequest) -> VecEnv:
+    """Make one of Gymnasium's MuJoCo ``-v5`` tasks on ``mujoco.batch``."""
+    from maxent_onpolicy.envs.mujoco_batch import MujocoBatchVecEnv
+
+    assert isinstance(request.env_id, str)
+    with _without_known_mujoco_warnings():
+        env = _factory(request.env_id, request.env_kwargs)(**request.env_kwargs)
+        bins = request.discretize_bins
+        vec_env = MujocoBatchVecEnv(env, request.n_envs, discretize_bins=bins, monitor=request.monitor)
+    if request.seed is not None:
+        for rank, action_space in enumerate(vec_env.get_attr("action_space")):
+            action_space.seed(request.seed + rank)
+    vec_env.seed(request.seed)
+    return vec_env
+
+
+def _mujoco_batch_serves(request: EnvRequest) -> bool:
+    if not isinstance(request.env_id, str) or request.wrapper is not None:
+        return False
+    try:
+        spec = _find(request.env_id)
+    except (ValueError, ImportError):
+        return False  # the other backend says what is wrong
+    if not str(spec.entry_point).startswith("gymnasium.envs.mujoco."):
+        return False
+    try:
+        from maxent_onpolicy.envs.mujoco_batch.gymnasium_tasks import serves
+    except (ImportError, error.DependencyNotInstalled):
+        return False
+    return serves(spec, request.env_kwargs)
+
+
+_LAYERS = "`wrapper` nor `discretize_bins`"
 BACKENDS["gymnasium"] = Backend(make_gym_vec_env, serves=lambda request: True, preference=0)
+BACKENDS["mujoco_batch"] = Backend(
+    make_mujoco_batch_vec_env,
+    _mujoco_batch_serves,
+    preference=10,
+    needs="MuJoCo of at least 3.17, one of Gymnasium's MuJoCo -v5 tasks, and no `wrapper`",
+)
+# Other generators of start states, and other arithmetic: only for who asks for them.
+BACKENDS["torch"] = Backend(
+    make_torch_vec_env, serves_torch, preference=-1, needs=f"{' or '.join(TORCH_ENVS)}, and neither {_LAYERS}"
+)
+BACKENDS["mjx"] = Backend(
+    make_mjx_vec_env, serves_mjx, preference=-1, needs=f"one of {', '.join(MJX_TASKS)}, and neither {_LAYERS}"
+)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import json
 import pickle
 import zipfile
+from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from stable_baselines3.common.vec_env import VecNormalize as NumpyVecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 from torch import Tensor
 
+from maxent_onpolicy.envs.shared_statistics import learn_together, reset_together, step_together
 from maxent_onpolicy.envs.tensor import Observation, TensorStep, from_numpy_step, step_tensor
 from maxent_onpolicy.estimators.normalisation import RunningMoments, running_moments_update
 from maxent_onpolicy.validation import check_choice, check_range
@@ -115,7 +117,7 @@ class VecNormalize(NumpyVecNormalize):
         epsilon: added to variances.
         norm_obs_keys: for ``Dict`` observations, the keys to normalise; ``None`` means all.
         device: where the statistics live. ``"auto"`` is the CPU for numpy environments, for which that is faster,
-            and CUDA, if available, for tensor environments.
+            and the environments' own device for tensor environments.
 
     Raises:
         ValueError: if an observation to be normalised is no ``Box``, or a number is out of range.
@@ -126,6 +128,8 @@ class VecNormalize(NumpyVecNormalize):
     ret_rms: Any
     old_obs: Any
     old_reward: Any
+    # Set while several processes train together: returns the rows of all of them for those of this one.
+    gather_rows: Callable[[Any], Any] | None = None
 
     def __init__(
         self,
@@ -149,7 +153,9 @@ class VecNormalize(NumpyVecNormalize):
             for key in norm_obs_keys:
                 check_choice("norm_obs_keys", key, list(venv.observation_space.spaces))
         tensor_venv = hasattr(type(venv), "step_tensor")
-        self._device = get_device("cpu" if device == "auto" and not tensor_venv else device)
+        if device == "auto":
+            device = getattr(venv, "device", "auto") if tensor_venv else "cpu"
+        self._device = get_device(device)
         self._on_tensors = tensor_venv or self._device.type != "cpu"
         if self._device.type == "mps":
             raise ValueError("`device`: the statistics are in float64, which 'mps' does not have; use 'cpu'")
@@ -189,6 +195,11 @@ class VecNormalize(NumpyVecNormalize):
         if self._on_tensors:
             self._returns = torch.as_tensor(value, dtype=torch.float64, device=self._device)
 
+    @property
+    def works_in_numpy(self) -> bool:
+        """Whether the statistics are numpy's, so that ``step`` is shorter than ``step_tensor``."""
+        return not self._on_tensors
+
     def step_tensor(self, actions: Tensor) -> TensorStep:
         """Step with ``actions`` ``[B, ...]`` and return normalised tensors on the device.
 
@@ -199,17 +210,24 @@ class VecNormalize(NumpyVecNormalize):
         step = step_tensor(self.venv, actions, self._device)
         self.old_obs, self.old_reward = step.observation, step.reward
         reward = self._learn(step.observation, step.reward, step.terminated | step.truncated)
-        for info in step.infos:
-            if "terminal_observation" in info:
-                info["terminal_observation"] = self.normalize_obs(info["terminal_observation"])
+        if step.final_index is not None:  # the infos of the dense form hold no observations
+            for info in step.infos:
+                if "terminal_observation" in info:
+                    info["terminal_observation"] = self.normalize_obs(info["terminal_observation"])
         return step._replace(
             observation=self._normalize(step.observation),
             reward=reward,
             final_observation=None if step.final_observation is None else self._normalize(step.final_observation),
         )
 
+    def reset(self) -> np.ndarray | dict[str, np.ndarray]:
+        """Reset all environments; return their normalised observations."""
+        return super().reset() if self.gather_rows is None else reset_together(self)
+
     def step_wait(self) -> VecEnvStepReturn:
         """Return what the environments did, normalised, as numpy arrays."""
+        if self.gather_rows is not None:
+            return step_together(self)
         result = super().step_wait()
         if self._on_tensors:
             # SB3 writes zeros into `returns`, which is a copy if the statistics are elsewhere.
@@ -226,12 +244,14 @@ class VecNormalize(NumpyVecNormalize):
 
     def _learn(self, observation: Observation, reward: Tensor, done: Tensor) -> Tensor:
         """Update the statistics with one raw step, and return the normalised reward ``[B]``."""
-        if self.training and self.norm_obs:
-            for key, moments in self._obs_moments().items():
-                moments.update(observation[key] if isinstance(observation, dict) else observation)
         if self.training:
             self._returns = self._returns * self.gamma + reward
-            self.ret_rms.update(self._returns)
+            if self.gather_rows is not None:
+                learn_together(self, observation, self._returns)
+            else:
+                for key, moments in self._obs_moments().items():
+                    moments.update(observation[key] if isinstance(observation, dict) else observation)
+                self.ret_rms.update(self._returns)
         self._returns = self._returns.masked_fill(done, 0.0)
         if self.norm_reward:
             reward = torch.clamp(reward.double() / self.ret_rms.std(self.epsilon), -self.clip_reward, self.clip_reward)

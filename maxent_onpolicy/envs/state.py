@@ -106,6 +106,11 @@ def get_dummy_state(vec_env: DummyVecEnv) -> dict[str, Any]:
 
 def set_dummy_state(vec_env: DummyVecEnv, state: dict[str, Any]) -> None:
     """Restore an in-process ``VecEnv`` without wrappers; see :func:`set_env_state`."""
+    if "layers" not in state:
+        raise StateNotRestorableError(
+            f"the state was saved by a {state.get('kind', 'VecEnv of another kind')}, not by environments in a "
+            f"{type(vec_env).__name__}; make this one with the backend of the saved one to continue it"
+        )
     if state["num_envs"] != vec_env.num_envs:
         raise StateNotRestorableError(
             f"the state was saved from {state['num_envs']} environments, but there are {vec_env.num_envs} now"
