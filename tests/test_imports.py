@@ -17,11 +17,11 @@ MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob(
 ALLOWED = {
     "estimators": set(),
     "envs": {"estimators"},
-    "engine": {"estimators", "envs"},
+    "engine": {"estimators", "envs", "policies"},
     "policies": {"estimators"},
     "algorithms": {"estimators", "envs", "engine", "policies"},
     "evaluation": set(),
-    "cli": {"algorithms", "envs", "evaluation"},
+    "cli": {"algorithms", "envs", "engine", "evaluation"},
 }
 PURE = {"stable_baselines3", "gymnasium", "logging", "random"}
 

@@ -165,7 +165,7 @@ class EntropyCriticMixin(OnPolicyAlgorithm):
         buffer.entropy = self.uses_entropy_critic
         if not buffer.entropy:
             return
-        buffer.entropy_value = buffer.evaluate(self.policy.predict_entropy_values)
+        buffer.entropy_value = self._critic_values(buffer, "entropy_value")
         buffer.entropy_advantage, buffer.entropy_value_target = entropy_advantage(
             buffer.entropy_reward,
             buffer.entropy_value,
@@ -174,6 +174,7 @@ class EntropyCriticMixin(OnPolicyAlgorithm):
             buffer.done,
             self.entropy_gamma,
             self.entropy_gae_lambda,
+            parallel=self._scans_in_parallel,
         )
 
     def _task_reward(self, buffer: RolloutBuffer) -> Tensor:

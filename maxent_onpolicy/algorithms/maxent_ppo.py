@@ -8,7 +8,7 @@ from torch import Tensor
 
 from maxent_onpolicy.algorithms.maxent import EntropyCriticMixin, Temperature
 from maxent_onpolicy.algorithms.ppo import PPO, ClipRanges
-from maxent_onpolicy.engine.buffer import Minibatch
+from maxent_onpolicy.engine.buffer import Minibatch, RolloutBuffer
 from maxent_onpolicy.estimators.entropy import (
     AdvantageNormalization,
     EntropyReward,
@@ -106,6 +106,15 @@ class MaxEntPPO(EntropyCriticMixin, PPO):
         entropy_critic_loss = value_loss(entropy_values.flatten(), batch.entropy_value_target, scale)
         metrics = {"value_loss": loss.detach(), "entropy_value_loss": entropy_critic_loss.detach()}
         return log_prob, entropy, loss + self.entropy_vf_coef * entropy_critic_loss, metrics
+
+    def advantage_terms(self, buffer: RolloutBuffer) -> list[tuple[float, Tensor]]:
+        """Weights and advantages ``[T, B]`` whose weighted sum the policy follows; each is normalised by itself."""
+        if not self.uses_entropy_critic:
+            return super().advantage_terms(buffer)
+        tau = self._tau_of_rollout
+        if self.normalize_advantage and self.advantage_normalization == "separate":
+            return [(1.0, buffer.advantage), (tau, buffer.entropy_advantage)]
+        return [(1.0, soft_advantage(buffer.advantage, buffer.entropy_advantage, tau))]
 
     def _policy_advantage(self, batch: Minibatch) -> Tensor:
         if not self.uses_entropy_critic:

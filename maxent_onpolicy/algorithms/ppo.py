@@ -11,8 +11,9 @@ from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor
 
 from maxent_onpolicy.algorithms.base import OnPolicyAlgorithm
-from maxent_onpolicy.engine.buffer import Minibatch, RolloutBuffer
-from maxent_onpolicy.engine.finite import NonFiniteError, naming_divergence
+from maxent_onpolicy.engine.buffer import Minibatch, RolloutBuffer, why_own_buffer
+from maxent_onpolicy.engine.finite import NonFiniteError
+from maxent_onpolicy.engine.select import Compile, EngineName, is_outdated
 from maxent_onpolicy.estimators.losses import (
     clip_value,
     clipped_surrogate,
@@ -68,12 +69,21 @@ class PPO(OnPolicyAlgorithm):
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         popart: adaptive rescaling of the critic's targets, in place of reward normalisation.
         popart_beta: weight of one rollout in PopArt's statistics.
+        engine: which of the tiers, which compute the same, does the work. ``"packed"``: hand-derived gradients on one
+            flat vector, for MLP policies with standard action distributions. ``"compiled"``: the whole minibatch step
+            as one compiled program, for policies whose loss is tensor operations alone. ``"eager"``: autograd, for any
+            policy; with the same seed it equals stable_baselines3 bit for bit. ``"auto"``: packed where it fits, else
+            as ``compile`` says.
+        compile: whether ``engine="auto"`` may call a compiler. ``"auto"``: where the packed engine does not fit and
+            ``learn()`` has enough minibatches to come that compiling pays. ``True``: always, for the compiled engine
+            takes over from the packed one too. ``False``: never.
 
     Raises:
         ValueError: for an argument outside its range, naming it, its value and what is allowed.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = PolicyAliases.PLAIN
+    data_parallel: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -104,6 +114,8 @@ class PPO(OnPolicyAlgorithm):
         device: torch.device | str = "auto",
         popart: bool = False,
         popart_beta: float = 0.03,
+        engine: EngineName = "auto",
+        compile: Compile = "auto",
         _init_setup_model: bool = True,
     ) -> None:
         super().__init__(
@@ -137,6 +149,8 @@ class PPO(OnPolicyAlgorithm):
         self.target_kl = target_kl
         self.popart = popart
         self.popart_beta = popart_beta
+        self.engine = engine
+        self.compile = compile
         if _init_setup_model:
             self._setup_model()
 
@@ -160,7 +174,7 @@ class PPO(OnPolicyAlgorithm):
             check_range("target_kl", self.target_kl, 0, low_open=True)
         check_range("popart_beta", self.popart_beta, 0, 1, low_open=True)
         if self.env is not None:
-            check_batch(self.n_steps, self.n_envs, self.batch_size, self.normalize_advantage)
+            check_batch(self.n_steps, self.total_envs, self.batch_size, self.normalize_advantage)
 
     def _policy_spec(self) -> tuple[Any, dict[str, Any]]:
         policy_class, kwargs = super()._policy_spec()
@@ -175,29 +189,22 @@ class PPO(OnPolicyAlgorithm):
         self._update_learning_rate(self.policy.optimizer)
         clip = self._clip_ranges()
         self._before_epochs()
-        metrics: list[dict[str, Tensor]] = []
-        first_of_epoch = 0
-        stop = False
-        for epoch in range(self.n_epochs):
-            first_of_epoch = len(metrics)
-            for batch in self.rollout_buffer.get(self.batch_size):
-                with naming_divergence(self.policy, f"the update after step {self.num_timesteps} failed"):
-                    loss, batch_metrics = self._loss(batch, clip)
-                metrics.append(batch_metrics)
-                if self.target_kl is not None and batch_metrics["approx_kl"].item() > 1.5 * self.target_kl:
-                    stop = True
-                    if self.verbose >= 1:
-                        kl = batch_metrics["approx_kl"].item()
-                        print(f"Early stopping at step {epoch} due to reaching max kl: {kl:.2f}")
-                    break
-                self.policy.optimizer.zero_grad()
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
-                self.policy.optimizer.step()
-            self._n_updates += 1
-            if stop:
-                break
-        self._log_update(metrics, first_of_epoch, clip)
+        if is_outdated(self.current_engine, self):  # a callback may have changed the policy since learn() began
+            self._engine = None
+        self._log_update(self.current_engine.update(self, clip).means(), clip)
+
+    def report_early_stop(self, epoch: int, approx_kl: float) -> None:
+        """Say that an update ended because the policy had moved far enough."""
+        if self.verbose >= 1:
+            print(f"Early stopping at step {epoch} due to reaching max kl: {approx_kl:.2f}")
+
+    def why_not_packed(self) -> str | None:
+        """Return what of this algorithm the packed engine does not know, or ``None``; the policy is asked apart."""
+        parts = ("train", "_loss", "_evaluate", "_value_loss", "_policy_advantage", "_before_epochs", "advantage_terms")
+        for name in parts:
+            if not getattr(type(self), name).__module__.startswith("maxent_onpolicy.algorithms."):
+                return f"{type(self).__name__}'s own `{name}`"
+        return why_own_buffer(self.rollout_buffer)
 
     def _clip_ranges(self) -> ClipRanges:
         progress = self._current_progress_remaining
@@ -214,7 +221,8 @@ class PPO(OnPolicyAlgorithm):
     def _loss(self, batch: Minibatch, clip: ClipRanges) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the scalar loss of a minibatch, and scalars to log."""
         log_prob, entropy, critic_loss, metrics = self._evaluate(batch, clip)
-        policy_loss, surrogate = clipped_surrogate(log_prob, batch.log_prob, self._policy_advantage(batch), clip.policy)
+        advantage = self._policy_advantage(batch) if batch.policy_advantage is None else batch.policy_advantage
+        policy_loss, surrogate = clipped_surrogate(log_prob, batch.log_prob, advantage, clip.policy)
         entropy_term = entropy_loss(log_prob, entropy)
         loss = policy_loss + self.ent_coef * entropy_term + self.vf_coef * critic_loss
         metrics |= {
@@ -242,15 +250,15 @@ class PPO(OnPolicyAlgorithm):
             values = clip_value(values, batch.value, clip.value)
         return value_loss(values, batch.value_target, scale)
 
+    def advantage_terms(self, buffer: RolloutBuffer) -> list[tuple[float, Tensor]]:
+        """Weights and advantages ``[T, B]`` whose weighted sum the policy follows; each is normalised by itself."""
+        return [(1.0, buffer.advantage)]
+
     def _policy_advantage(self, batch: Minibatch) -> Tensor:
         """Advantage ``[N]`` that the policy follows."""
         return normalize_advantage(batch.advantage) if self.normalize_advantage else batch.advantage
 
-    def _log_update(self, metrics: list[dict[str, Tensor]], first_of_last_epoch: int, clip: ClipRanges) -> None:
-        means = {name: torch.stack([entry[name] for entry in metrics]).mean().item() for name in metrics[0]}
-        # The last epoch alone says how far the update has moved the policy; SB3 logs the same.
-        means["approx_kl"] = torch.stack([entry["approx_kl"] for entry in metrics[first_of_last_epoch:]]).mean().item()
-        means["loss"] = metrics[-1]["loss"].item()
+    def _log_update(self, means: dict[str, float], clip: ClipRanges) -> None:
         bad = [name for name, value in means.items() if value != value or abs(value) == float("inf")]
         if bad:
             raise NonFiniteError(

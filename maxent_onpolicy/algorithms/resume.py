@@ -41,6 +41,33 @@ def capture_training_state(env: VecEnv | None) -> dict[str, Any]:
     return state
 
 
+def of_rank(state: dict[str, Any], rank: int, size: int) -> dict[str, Any]:
+    """Return what concerns one of the processes that go on.
+
+    Args:
+        state: from :func:`capture_training_state`; ``"size"`` and ``"ranks"`` were added where several processes
+            trained.
+        rank: number of the process.
+        size: how many there are.
+
+    Raises:
+        StateNotRestorableError: if as many processes cannot go on from there.
+    """
+    saved = state.get("size", 1)
+    if saved != size:
+        raise StateNotRestorableError(
+            f"training cannot be resumed exactly: the file was saved by {saved} process(es), and {size} would go on"
+        )
+    if size == 1:
+        return state
+    if state["ranks"] is None:
+        raise StateNotRestorableError(
+            "training cannot be resumed exactly: the file was saved within a rollout, or without the environments of "
+            "the other processes; save after `learn()`, or call `gather_training_state()` in all of them before"
+        )
+    return state | state["ranks"][rank]
+
+
 def restore_training_state(env: VecEnv, state: dict[str, Any]) -> None:
     """Put back what :func:`capture_training_state` returned.
 

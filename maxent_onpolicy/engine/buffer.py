@@ -8,7 +8,9 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import get_action_dim, get_obs_shape
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
+from maxent_onpolicy.engine.deferred import Deferred
 from maxent_onpolicy.envs.tensor import Observation, TensorStep
 
 SCALAR_FIELDS = ("reward", "value", "log_prob", "advantage", "value_target")
@@ -27,7 +29,11 @@ SB3_NAMES = {
 
 
 class Minibatch(NamedTuple):
-    """``N`` transitions of a rollout, in random order; the entropy fields are ``None`` without an entropy critic."""
+    """``N`` transitions of a rollout, in random order; the entropy fields are ``None`` without an entropy critic.
+
+    ``policy_advantage`` is what the policy follows, where it has been computed already, because these are only some of
+    the transitions over which it is normalised.
+    """
 
     observation: Observation
     action: Tensor
@@ -37,6 +43,23 @@ class Minibatch(NamedTuple):
     value_target: Tensor
     entropy_advantage: Tensor | None = None
     entropy_value_target: Tensor | None = None
+    policy_advantage: Tensor | None = None
+
+    def rows(self, rows: slice) -> "Minibatch":
+        """Return some of the transitions."""
+        return Minibatch(*(_rows(field, rows) for field in self))
+
+
+class NoiseRows(NamedTuple):
+    """Where a buffer's environments are among all those whose noise is drawn together with theirs.
+
+    Attributes:
+        first: the row of its first environment.
+        total: the number of rows.
+    """
+
+    first: int
+    total: int
 
 
 class RolloutBuffer:
@@ -56,7 +79,10 @@ class RolloutBuffer:
     Attributes:
         entropy: whether this rollout carries the entropy critic's fields (``entropy_reward``, ``entropy_value``,
             ``entropy_advantage``, ``entropy_value_target``); minibatches then hold them too.
+        noise_rows: ``None`` unless the environments of other processes count when noise is drawn.
     """
+
+    noise_rows: NoiseRows | None = None
 
     def __init__(
         self,
@@ -82,6 +108,7 @@ class RolloutBuffer:
             setattr(self, name, torch.zeros(shape, device=self.device))
         for name in FLAG_FIELDS:
             setattr(self, name, torch.zeros(shape, dtype=torch.bool, device=self.device))
+        self._dense: Observation | None = None
         self.reset()
 
     reward: Tensor
@@ -112,7 +139,22 @@ class RolloutBuffer:
     def reset(self) -> None:
         """Start a new rollout; the tensors are reused."""
         self.pos = 0
+        self.terminated.zero_()
+        self.truncated.zero_()
+        self._has_dense = False
         self._final: list[tuple[int, Tensor, Observation]] = []
+
+    def make_room_for(self, observation: Any) -> None:
+        """Store float32 where the space says integers but floats come: ``VecNormalize`` leaves the space as it is.
+
+        Args:
+            observation: arrays or tensors ``[B, ...]``, or a dictionary of such.
+        """
+        if isinstance(self.observation, dict):
+            for key, storage in self.observation.items():
+                self.observation[key] = _as_float_if(observation[key], storage)
+        else:
+            self.observation = _as_float_if(observation, self.observation)
 
     @property
     def full(self) -> bool:
@@ -132,8 +174,8 @@ class RolloutBuffer:
         self,
         observation: Observation,
         action: Tensor,
-        value: Tensor,
-        log_prob: Tensor,
+        value: Tensor | Deferred,
+        log_prob: Tensor | Deferred,
         episode_start: Any,
         step: TensorStep,
     ) -> None:
@@ -142,8 +184,8 @@ class RolloutBuffer:
         Args:
             observation: ``[B, ...]`` the policy acted on.
             action: ``[B, ...]`` as the policy sampled it, before clipping or rescaling.
-            value: ``[B, 1]`` or ``[B]``.
-            log_prob: ``[B]``.
+            value: ``[B, 1]`` or ``[B]``; one that is deferred is not asked for, and filled in later.
+            log_prob: ``[B]``; likewise.
             episode_start: ``[B]`` bool; the observation is the first of its episode.
             step: the environments' answer.
 
@@ -161,18 +203,52 @@ class RolloutBuffer:
             assert isinstance(observation, Tensor)
             self.observation[position] = observation.reshape(self.observation.shape[1:])
         self.action[position] = action.reshape(self.action.shape[1:])
-        self.value[position] = value.flatten()
-        self.log_prob[position] = log_prob.flatten()
+        if isinstance(value, Tensor) and isinstance(log_prob, Tensor):
+            self.value[position] = value.flatten()
+            self.log_prob[position] = log_prob.flatten()
         self.episode_start[position] = torch.as_tensor(episode_start, dtype=torch.bool, device=self.device)
         self.reward[position] = step.reward
+        self.add_ends(position, step)
+        self.pos += 1
+
+    def add_ends(self, position: int, step: TensorStep) -> None:
+        """Note which episodes ended at a step, and how.
+
+        Args:
+            position: the step.
+            step: the environments' answer.
+        """
         self.terminated[position] = step.terminated
         self.truncated[position] = step.truncated
-        if step.final_observation is not None:
+        if step.final_observation is None:
+            return
+        if step.final_index is None:
+            self._dense_final(position, step.final_observation)
+        else:
             self._final.append((position, step.final_index, step.final_observation))
-        self.pos += 1
+
+    def _dense_final(self, position: int, observation: Observation) -> None:
+        """Keep final observations of which only those of truncated episodes count; which, is asked once a rollout."""
+        if self._dense is None:
+            self._dense = tree_map(torch.zeros_like, self.observation)
+        if isinstance(self._dense, dict):
+            assert isinstance(observation, dict)
+            for key, storage in self._dense.items():
+                storage[position] = observation[key].reshape(storage.shape[1:])
+        else:
+            assert isinstance(observation, Tensor)
+            self._dense[position] = observation.reshape(self._dense.shape[1:])
+        self._has_dense = True
 
     def final_observations(self) -> tuple[Tensor, Tensor, Observation] | None:
         """Return ``(step [K], environment [K], observation [K, ...])`` of every truncated episode, or ``None``."""
+        if self._has_dense:
+            steps, indices = self.truncated.nonzero(as_tuple=True)
+            assert self._dense is not None
+            dense = self._dense
+            if isinstance(dense, dict):
+                return steps, indices, {key: value[steps, indices] for key, value in dense.items()}
+            return steps, indices, dense[steps, indices]
         if not self._final:
             return None
         steps = torch.cat([torch.full_like(index, position) for position, index, _ in self._final])
@@ -191,6 +267,16 @@ class RolloutBuffer:
             return {key: value.flatten(0, 1) for key, value in self.observation.items()}
         return self.observation.flatten(0, 1)
 
+    def chunks(self, chunk_size: int = 8192) -> Iterator[tuple[slice, Observation]]:
+        """Yield the rollout's observations in time-major chunks ``[N, ...]``, with their places in ``[T·B]``."""
+        observation = self.flat_observation()
+        for start in range(0, self.buffer_size * self.n_envs, chunk_size):
+            rows = slice(start, start + chunk_size)
+            if isinstance(observation, dict):
+                yield rows, {key: value[rows] for key, value in observation.items()}
+            else:
+                yield rows, observation[rows]
+
     def evaluate(self, function: Callable[[Observation], Tensor], chunk_size: int = 8192) -> Tensor:
         """Apply a function of observations ``[N, ...] → [N]`` (or ``[N, 1]``) to the whole rollout.
 
@@ -201,12 +287,7 @@ class RolloutBuffer:
         Returns:
             ``[T, B]``.
         """
-        observation = self.flat_observation()
-        results = []
-        for start in range(0, self.buffer_size * self.n_envs, chunk_size):
-            rows = slice(start, start + chunk_size)
-            part = {k: v[rows] for k, v in observation.items()} if isinstance(observation, dict) else observation[rows]
-            results.append(function(part).flatten())
+        results = [function(part).flatten() for _, part in self.chunks(chunk_size)]
         return torch.cat(results).reshape(self.buffer_size, self.n_envs)
 
     def get(self, batch_size: int | None = None) -> Iterator[Minibatch]:
@@ -224,9 +305,7 @@ class RolloutBuffer:
         if not self.full:
             raise RuntimeError(f"the rollout holds {self.pos} of {self.buffer_size} steps; collect it first")
         n_samples = self.buffer_size * self.n_envs
-        permutation = np.random.permutation(n_samples)  # noqa: NPY002 - SB3's generator
-        time_major = (permutation % self.buffer_size) * self.n_envs + permutation // self.buffer_size
-        indices = torch.as_tensor(time_major, device=self.device)
+        indices = torch.as_tensor(random_order(self.buffer_size, self.n_envs), device=self.device)
         observation = self.flat_observation()
         names = ["action", "value", "log_prob", "advantage", "value_target"]
         if self.entropy:
@@ -249,3 +328,33 @@ class RolloutBuffer:
         if name == "actions":
             value = value.reshape(self.buffer_size, self.n_envs, -1)  # SB3 gives single discrete actions a dimension
         return value.cpu().numpy()
+
+
+def _as_float_if(observation: np.ndarray | Tensor, storage: Tensor) -> Tensor:
+    floats = observation.is_floating_point() if isinstance(observation, Tensor) else observation.dtype.kind == "f"
+    return storage.float() if floats and not storage.is_floating_point() else storage
+
+
+def _rows(value: Any, rows: slice) -> Any:
+    if isinstance(value, dict):
+        return {key: part[rows] for key, part in value.items()}
+    return None if value is None else value[rows]
+
+
+def why_own_buffer(buffer: RolloutBuffer) -> str | None:
+    """Return the method of a buffer's own that engines bypass when they handle a rollout as a whole, or ``None``."""
+    kind = type(buffer)
+    changed = next(
+        (name for name in ("add", "add_ends", "get") if getattr(kind, name) is not vars(RolloutBuffer)[name]), None
+    )
+    return None if changed is None else f"{kind.__name__}'s own `{changed}`"
+
+
+def random_order(n_steps: int, n_envs: int) -> np.ndarray:
+    """Return all time-major indices ``[T·B]`` in random order.
+
+    numpy's global generator permutes environment-major indices, as in SB3, so that the same seed gives the same
+    minibatches.
+    """
+    permutation = np.random.permutation(n_steps * n_envs)  # noqa: NPY002 - SB3's generator
+    return (permutation % n_steps) * n_envs + permutation // n_steps

@@ -1,5 +1,6 @@
 """Rollout collection: one loop for every environment and every on-policy algorithm."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,15 +12,31 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from maxent_onpolicy.engine.buffer import RolloutBuffer
-from maxent_onpolicy.engine.finite import check_finite, naming_divergence
-from maxent_onpolicy.envs.tensor import Observation, step_tensor, to_device
+from maxent_onpolicy.engine.deferred import Deferred, StepEvaluation
+from maxent_onpolicy.engine.finite import check_finite, check_parameters, is_finite, naming_divergence
+from maxent_onpolicy.envs.tensor import Observation, is_tensor_vec_env, step_tensor, to_device
 
 if TYPE_CHECKING:
     from maxent_onpolicy.algorithms.base import OnPolicyAlgorithm
 
+# Actions, values and log-probabilities of one step.
+ActResult = tuple[Tensor, Tensor | Deferred, Tensor | Deferred]
+Act = Callable[[ActorCriticPolicy, Observation, int], ActResult]
+
+
+def steps_on_tensors(env: VecEnv) -> bool:
+    """Whether an environment's steps are tensors from the start, so that numpy would be a detour."""
+    # Our VecNormalize offers tensors always, but around numpy environments on the CPU it works in numpy.
+    return is_tensor_vec_env(env) and not getattr(env, "works_in_numpy", False)
+
 
 def collect_rollout(
-    self: "OnPolicyAlgorithm", env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
+    self: "OnPolicyAlgorithm",
+    env: VecEnv,
+    callback: BaseCallback,
+    rollout_buffer: RolloutBuffer,
+    n_rollout_steps: int,
+    deferred: bool = False,
 ) -> bool:
     """Step ``env`` with the current policy until the buffer is full.
 
@@ -30,6 +47,8 @@ def collect_rollout(
         callback: called after every step.
         rollout_buffer: is reset and filled.
         n_rollout_steps: ``T``.
+        deferred: run the actor alone in every step, and evaluate all steps together at the end; callbacks that read
+            ``values`` or ``log_probs`` get them still.
 
     Returns:
         Whether the rollout is complete (a callback may stop it).
@@ -38,22 +57,40 @@ def collect_rollout(
         NonFiniteError: on NaN or Inf in an observation, a reward or an action, naming the step and the environment.
     """
     assert self._last_obs is not None
-    policy = self.policy
     # Evaluation mode: batch normalisation and dropout must not move while acting.
-    policy.set_training_mode(False)
+    self.policy.set_training_mode(False)
     rollout_buffer.reset()
+    rollout_buffer.make_room_for(self._last_obs)
     # Before the noise matrices are drawn: what a callback saves here continues exactly.
     callback.on_rollout_start()
     if self.use_sde:
-        policy.reset_noise(env.num_envs)
+        self.policy.reset_noise(noise_envs(rollout_buffer))
+    loop = _collect_on_device if steps_on_tensors(env) else _collect_from_numpy
+    chosen = with_noise_of_all(act_alone if deferred else act, rollout_buffer)
+    if not loop(self, env, callback, rollout_buffer, n_rollout_steps, chosen):
+        return False
+    if deferred:
+        evaluate_rollout(self.policy, rollout_buffer)
+    return True
 
+
+def _collect_from_numpy(
+    self: "OnPolicyAlgorithm",
+    env: VecEnv,
+    callback: BaseCallback,
+    rollout_buffer: RolloutBuffer,
+    n_rollout_steps: int,
+    act: Act,
+) -> bool:
+    policy = self.policy
     n_steps = 0
     while n_steps < n_rollout_steps:
         if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
-            policy.reset_noise(env.num_envs)
+            policy.reset_noise(noise_envs(rollout_buffer))
         obs_tensor = to_device(self._last_obs, self.device)
         check_finite("observation", obs_tensor, self.num_timesteps)
         actions, values, log_probs = act(policy, obs_tensor, self.num_timesteps)
+        check_finite("action", actions, self.num_timesteps)
         clipped_actions = to_environment(policy, self.action_space, actions.cpu().numpy())
 
         step = step_tensor(env, clipped_actions, self.device)
@@ -62,7 +99,7 @@ def collect_rollout(
         rewards = step.reward.cpu().numpy()
         dones = (step.terminated | step.truncated).cpu().numpy()
         infos = step.infos
-        self.num_timesteps += env.num_envs
+        self.num_timesteps += self.total_envs
         if step.final_observation is not None:
             check_finite("final observation", step.final_observation, self.num_timesteps, step.final_index)
 
@@ -83,7 +120,58 @@ def collect_rollout(
     return True
 
 
-def act(policy: ActorCriticPolicy, observation: Observation, num_timesteps: int) -> tuple[Tensor, Tensor, Tensor]:
+def _collect_on_device(
+    self: "OnPolicyAlgorithm",
+    env: VecEnv,
+    callback: BaseCallback,
+    rollout_buffer: RolloutBuffer,
+    n_rollout_steps: int,
+    act: Act,
+) -> bool:
+    """Collect without reading a tensor back: tests for NaN and the episodes' statistics wait for the rollout's end."""
+    policy, device = self.policy, self.device
+    obs_tensor, episode_starts = to_device(self._last_obs, device), torch.as_tensor(self._last_episode_starts)
+    episodes = self.device_episodes
+    start = self.num_timesteps
+    n_steps = 0
+    while n_steps < n_rollout_steps:
+        if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
+            policy.reset_noise(noise_envs(rollout_buffer))
+        actions, values, log_probs = act(policy, obs_tensor, self.num_timesteps)
+        clipped_actions = to_environment_tensor(policy, self.action_space, actions)
+        step = step_tensor(env, clipped_actions, device)
+        done = step.terminated | step.truncated
+        new_obs, rewards, dones = (
+            as_deferred_numpy(step.observation),
+            as_deferred_numpy(step.reward),
+            as_deferred_numpy(done),
+        )
+        infos = step.infos
+        self.num_timesteps += self.total_envs
+
+        self._arrived_at = step.observation, done
+        callback.update_locals(locals())
+        if not callback.on_step():
+            self._move_on()
+            return False
+
+        if step.final_index is None:
+            episodes.add(env, step, done)
+        else:
+            self._update_info_buffer(infos, done.cpu().numpy())
+        n_steps += 1
+        rollout_buffer.add(obs_tensor, actions, values, log_probs, episode_starts, step)
+        obs_tensor, episode_starts = step.observation, done
+    self._move_on()
+    check_rollout(policy, rollout_buffer, start)
+    assert self.ep_info_buffer is not None
+    episodes.report(self.ep_info_buffer)
+    check_finite("observation", obs_tensor, self.num_timesteps)
+    callback.update_locals(locals())
+    return True
+
+
+def act(policy: ActorCriticPolicy, observation: Observation, num_timesteps: int) -> ActResult:
     """Return sampled actions ``[B, ...]``, values ``[B, 1]`` and log-probabilities ``[B]``, without gradients.
 
     Raises:
@@ -92,8 +180,80 @@ def act(policy: ActorCriticPolicy, observation: Observation, num_timesteps: int)
     where = f"action of environment 0 cannot be sampled at step {num_timesteps}"
     with torch.no_grad(), naming_divergence(policy, where):
         actions, values, log_probs = policy(observation)
-    check_finite("action", actions, num_timesteps)
     return actions, values, log_probs
+
+
+def act_alone(policy: ActorCriticPolicy, observation: Observation, num_timesteps: int) -> ActResult:
+    """Return what :func:`act` does, with values and log-probabilities that are computed only if they are used."""
+    where = f"action of environment 0 cannot be sampled at step {num_timesteps}"
+    with torch.no_grad(), naming_divergence(policy, where):
+        actions = policy.get_distribution(observation).get_actions()
+    actions = actions.reshape((-1, *policy.action_space.shape))  # type: ignore[misc]
+    evaluation = StepEvaluation(policy, observation, actions)
+    return actions, Deferred(evaluation.values), Deferred(evaluation.log_probs)
+
+
+def noise_envs(buffer: RolloutBuffer) -> int:
+    """Return for how many environments noise is drawn in every step."""
+    return buffer.n_envs if buffer.noise_rows is None else buffer.noise_rows.total
+
+
+def with_noise_of_all(act: Act, buffer: RolloutBuffer) -> Act:
+    """Return ``act``, drawing its noise for the environments of all processes where the buffer says so.
+
+    The policy draws it itself, so it is shown rows of zeros in place of what the other processes see.
+    """
+    rows = buffer.noise_rows
+    if rows is None:
+        return act
+    own, total = slice(rows.first, rows.first + buffer.n_envs), rows.total
+
+    def among_others(observation: Tensor) -> Tensor:
+        padded = observation.new_zeros((total, *observation.shape[1:]))
+        padded[own] = observation
+        return padded
+
+    def act_for_all(policy: ActorCriticPolicy, observation: Observation, num_timesteps: int) -> ActResult:
+        padded = (
+            {key: among_others(value) for key, value in observation.items()}
+            if isinstance(observation, dict)
+            else among_others(observation)
+        )
+        actions, values, log_probs = act(policy, padded, num_timesteps)
+        return actions[own], values[own], log_probs[own]  # type: ignore[index]
+
+    return act_for_all
+
+
+@torch.no_grad()
+def evaluate_rollout(policy: ActorCriticPolicy, buffer: RolloutBuffer) -> None:
+    """Fill in the values and log-probabilities of a rollout that was collected by the actor alone."""
+    action = buffer.action.flatten(0, 1)
+    parts = [policy.evaluate_actions(part, action[rows])[:2] for rows, part in buffer.chunks()]
+    buffer.value = torch.cat([value.flatten() for value, _ in parts]).reshape(buffer.value.shape)
+    buffer.log_prob = torch.cat([log_prob for _, log_prob in parts]).reshape(buffer.log_prob.shape)
+
+
+def check_rollout(policy: ActorCriticPolicy, buffer: RolloutBuffer, num_timesteps: int) -> None:
+    """Look for NaN and Inf in a whole rollout, in one pass.
+
+    Args:
+        policy: that acted.
+        buffer: a complete rollout.
+        num_timesteps: environment steps taken before it.
+
+    Raises:
+        NonFiniteError: naming the environment, the step and the first bad value, of the first bad step.
+    """
+    fields = {"observation": buffer.observation, "action": buffer.action, "reward": buffer.reward}
+    if all(is_finite(value) for value in fields.values()):
+        return
+    for step in range(buffer.buffer_size):
+        for what, value in fields.items():
+            part = {key: each[step] for key, each in value.items()} if isinstance(value, dict) else value[step]
+            if what == "action" and not is_finite(part):
+                check_parameters(policy, f"action of environment 0 cannot be sampled at step {num_timesteps}")
+            check_finite(what, part, num_timesteps + step * buffer.n_envs)
 
 
 def to_environment(policy: ActorCriticPolicy, action_space: spaces.Space, actions: np.ndarray) -> np.ndarray:
@@ -103,6 +263,16 @@ def to_environment(policy: ActorCriticPolicy, action_space: spaces.Space, action
     if policy.squash_output:
         return policy.unscale_action(actions)
     return np.clip(actions, action_space.low, action_space.high)
+
+
+def to_environment_tensor(policy: ActorCriticPolicy, action_space: spaces.Space, actions: Tensor) -> Tensor:
+    """Return what :func:`to_environment` does, on the actions' device."""
+    if not isinstance(action_space, spaces.Box):
+        return actions
+    low, high = (torch.as_tensor(bound, device=actions.device) for bound in (action_space.low, action_space.high))
+    if policy.squash_output:
+        return low + 0.5 * (actions + 1.0) * (high - low)
+    return torch.minimum(torch.maximum(actions, low), high)
 
 
 def clipped_fraction(policy: ActorCriticPolicy, action_space: spaces.Space, action: Tensor) -> float:
@@ -118,6 +288,13 @@ def clipped_fraction(policy: ActorCriticPolicy, action_space: spaces.Space, acti
     low = torch.as_tensor(action_space.low, device=action.device).flatten()
     high = torch.as_tensor(action_space.high, device=action.device).flatten()
     return ((action < low) | (action > high)).float().mean().item()
+
+
+def as_deferred_numpy(value: Observation) -> Any:
+    """Return numpy arrays that are copied from the device only if they are used."""
+    if isinstance(value, dict):
+        return {key: as_deferred_numpy(part) for key, part in value.items()}
+    return Deferred(lambda: value.cpu().numpy())
 
 
 def as_numpy(observation: Observation) -> Any:

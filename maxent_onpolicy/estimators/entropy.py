@@ -40,6 +40,7 @@ def entropy_advantage(
     done: Bool[Tensor, "T B"],
     entropy_gamma: float,
     entropy_gae_lambda: float,
+    parallel: bool = False,
 ) -> AdvantageEstimate:
     """Advantage of the discounted future entropy (arXiv:2407.18143).
 
@@ -55,11 +56,14 @@ def entropy_advantage(
         done: ``[T, B]``.
         entropy_gamma: γ_H in ``[0, 1]``.
         entropy_gae_lambda: λ_H in ``[0, 1]``.
+        parallel: as in :func:`gae`.
 
     Returns:
         ``A_H`` and the entropy critic's target ``A_H + V_H``.
     """
-    return gae(entropy_reward, entropy_value, next_entropy_value, terminated, done, entropy_gamma, entropy_gae_lambda)
+    return gae(
+        entropy_reward, entropy_value, next_entropy_value, terminated, done, entropy_gamma, entropy_gae_lambda, parallel
+    )
 
 
 def soft_advantage(

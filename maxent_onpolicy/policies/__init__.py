@@ -16,11 +16,13 @@ from maxent_onpolicy.policies.distributions import (
     GaussianDistribution,
     TanhGaussianDistribution,
 )
+from maxent_onpolicy.policies.precision import Bfloat16Extractor
 
 __all__ = [
     "ActorCriticCnnPolicy",
     "ActorCriticPolicy",
     "BetaDistribution",
+    "Bfloat16Extractor",
     "BoxDistribution",
     "EntropyHeadMixin",
     "GaussianDistribution",

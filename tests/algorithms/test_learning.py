@@ -18,10 +18,13 @@ VARIANTS = {
 @pytest.mark.slow
 @pytest.mark.parametrize(("algorithm", "kwargs"), VARIANTS.values(), ids=VARIANTS.keys())
 def test_cart_pole_is_balanced(algorithm, kwargs):
-    env = make_vec_env("CartPole-v1", 8, seed=0)
-    model = algorithm("MlpPolicy", env, n_steps=64, batch_size=64, seed=0, device="cpu", **kwargs).learn(60_000)
-    mean, _ = evaluate_policy(model, make_vec_env("CartPole-v1", 1, seed=100), n_eval_episodes=10)
-    assert mean >= 450
+    """In the median of three seeds: at a constant learning rate one run in six falls back at any given moment."""
+    means = []
+    for seed in range(3):
+        env = make_vec_env("CartPole-v1", 8, seed=seed)
+        model = algorithm("MlpPolicy", env, n_steps=64, batch_size=64, seed=seed, device="cpu", **kwargs).learn(60_000)
+        means.append(evaluate_policy(model, make_vec_env("CartPole-v1", 10, seed=100), n_eval_episodes=10)[0])
+    assert np.median(means) >= 450
 
 
 DISTRIBUTIONS = {

@@ -27,7 +27,11 @@ def endless(n_envs=1, **kwargs):
     return DummyVecEnv([lambda: Noise(limit=None, **kwargs) for _ in range(n_envs)])
 
 
-OURS = [PPO, lambda *args, **kwargs: MaxEntPPO(*args, tau=0, **kwargs)]
+# The eager engine is the one that repeats SB3's arithmetic in SB3's order.
+OURS = [
+    lambda *args, **kwargs: PPO(*args, engine="eager", **kwargs),
+    lambda *args, **kwargs: MaxEntPPO(*args, engine="eager", tau=0, **kwargs),
+]
 CASES = {
     "defaults": {},
     "all the options": {

@@ -51,6 +51,7 @@ CASES = {
     "noise matrices": (MaxEntPPO, lambda: make_vec_env("Pendulum-v1", 2, seed=3), {"use_sde": True}),
     "SB3's DummyVecEnv": (PPO, lambda: DummyVecEnv([lambda: gym.make("Pendulum-v1")] * 1), {}),
     "MuJoCo": (MaxEntPPO, normalised(VecNormalize, "Hopper-v5"), {}),
+    "tensors": (PPO, lambda: make_vec_env("Pendulum-v1", 2, seed=3, backend="torch", device="cpu"), {}),
     "MuJoCo that reads derived quantities": (MaxEntPPO, lambda: make_vec_env("Ant-v5", 2, seed=3), {}),
 }
 
@@ -74,6 +75,13 @@ def test_continues_bit_for_bit(tmp_path, algorithm, make_env, kwargs):
     np.testing.assert_array_equal(whole._last_obs, resumed._last_obs)
     for name in ("r", "l"):
         assert [info[name] for info in whole.ep_info_buffer] == [info[name] for info in resumed.ep_info_buffer]
+
+
+def test_episodes_on_a_device_are_counted_anew_after_a_reset():
+    env = make_vec_env("Pendulum-v1", 2, seed=3, backend="torch", device="cpu")
+    model = PPO("MlpPolicy", env, **KWARGS).learn(2 * 64)
+    model.learn(2 * 64 * 4)
+    assert [info["l"] for info in model.ep_info_buffer] == [200, 200]
 
 
 def test_a_checkpoint_taken_before_a_rollout_continues_bit_for_bit(tmp_path):

@@ -1,0 +1,1 @@
+"""The packed tier: MLP actor-critics as one flat vector, with hand-derived gradients and no compiler."""
