@@ -13,11 +13,15 @@ from rich.table import Table
 from rich.text import Text
 
 from maxent_onpolicy.cli.display import make_display
+from maxent_onpolicy.cli.jobs import Job
+from maxent_onpolicy.cli.launchers import make_launcher
+from maxent_onpolicy.cli.launchers.base import End, Launcher, Request
+from maxent_onpolicy.cli.launchers.record import Record
 from maxent_onpolicy.cli.output import make_console, show_report
-from maxent_onpolicy.cli.parse import Flag, option, parse_options
+from maxent_onpolicy.cli.parse import Flag, option, parse_options, read_assignments
 from maxent_onpolicy.cli.plan import PlannedRun, plan_run, preparation, select
-from maxent_onpolicy.cli.queue import Job, Queue
 from maxent_onpolicy.cli.suite import Suite, find_suite, load_suite
+from maxent_onpolicy.cli.together import put_together
 from maxent_onpolicy.cli.values import UsageError
 from maxent_onpolicy.evaluation.provenance import available_cores, collect_provenance
 
@@ -33,6 +37,23 @@ runs that fail are tried once more. At the end there are a table and a report.
   maxent-onpolicy bench my_suite.yaml --results /data/results --jobs 8
 
 Ctrl-C stops after the current iteration; the same command goes on from there.
+
+--vectorise-seeds trains the seeds of an algorithm in an environment in one
+process, with stacked parameters; results are those of separate runs.
+
+On a cluster every run is a job of its own, with one core unless --cpus says
+more. All machines must see the same --results.
+
+  maxent-onpolicy bench quick --launcher submitit --time 240 --detach
+  maxent-onpolicy bench quick --launcher submitit --time 240 --partition gpu
+  maxent-onpolicy bench quick --launcher ray --launcher-option address=auto
+
+submitit submits to SLURM. A job that reaches its time or is preempted is queued
+again and goes on from its checkpoint. --detach submits and returns; the same
+command later shows what is there, and submits what has failed. Options of
+submitit's own go into --launcher-option (slurm_account=rl slurm_qos=low);
+cluster=local tries the same on this machine. ray starts Ray here, or joins the
+cluster at address.
 """
 _FAILURE, _INTERRUPTED = 1, 130
 
@@ -47,7 +68,16 @@ class BenchOptions:
         timesteps: train for this long instead of as long as the suite says
         only: run only what matches: a label, an environment, seed_0, or label/environment; * stands for anything
         results: folder of all results; the suite's go to a folder with its name
-        jobs: how many runs at a time
+        jobs: how many runs at a time; on a cluster as many as it has room for
+        launcher: where runs are carried out: local (processes here), submitit (SLURM), ray
+        launcher_option: of submitit's or Ray's own
+        detach: submit and return; for submitit
+        time: limit of a run's job in minutes; submitit needs it
+        partition: of SLURM
+        cpus: cores of a run, on a cluster
+        memory: of a run in GB, on a cluster
+        gpus: of a run, on a cluster; Ray takes fractions
+        vectorise_seeds: train seeds together in one process; for GPUs above all
         checkpoint_seconds: wall time between checkpoints of a run
         restart: discard runs that were made with other settings or cannot be read, and run them again
         no_model: do not keep the trained models
@@ -61,6 +91,15 @@ class BenchOptions:
     only: Annotated[tuple[str, ...], option("NAME [NAME ...]", "all")] = ()
     results: Annotated[Path, option("DIR", "results")] = Path("results")
     jobs: Annotated[int | None, option("N", "one a core")] = None
+    launcher: Annotated[str, option("NAME", "local")] = "local"
+    launcher_option: Annotated[tuple[str, ...], option("KEY=VALUE [KEY=VALUE ...]")] = ()
+    detach: Flag = False
+    time: Annotated[int | None, option("MINUTES")] = None
+    partition: Annotated[str | None, option("NAME")] = None
+    cpus: Annotated[int | None, option("N", "1")] = None
+    memory: Annotated[float | None, option("GB", "the cluster's")] = None
+    gpus: Annotated[float | None, option("N", "0")] = None
+    vectorise_seeds: Flag = False
     checkpoint_seconds: Annotated[float, option("SECONDS", "60")] = 60.0
     restart: Flag = False
     no_model: Flag = False
@@ -75,11 +114,7 @@ def main(arguments: list[str]) -> int:
         UsageError: if the suite, an option, or what lies in the results directory does not allow it.
     """
     options = parse_options(BenchOptions, "bench", DESCRIPTION, arguments)
-    for name, value in (("--jobs", options.jobs), ("--timesteps", options.timesteps)):
-        if value is not None and value < 1:
-            raise UsageError(f"{name} must be at least 1, got {value}")
-    if min(options.seeds, default=0) < 0 or len(set(options.seeds)) < len(options.seeds):
-        raise UsageError(f"--seeds must be different and not negative, got {' '.join(map(str, options.seeds))}")
+    _check_numbers(options)
     suite = load_suite(find_suite(options.suite), seeds=options.seeds, timesteps=options.timesteps)
     results = options.results / suite.name
     plan = [plan_run(config, results) for config in select(suite.runs, options.only)]
@@ -87,6 +122,7 @@ def main(arguments: list[str]) -> int:
     if options.dry_run:
         show_plan(console, suite, plan, results, options.restart)
         return 0
+    launcher = make_launcher(options.launcher, _request(options, suite.name, results))
     _refuse_conflicts(plan, results, options)
     todo = [run for run in plan if run.action in _todo(options.restart)]
     corrupt = [run for run in plan if run.action == "corrupt" and not options.restart]
@@ -95,9 +131,39 @@ def main(arguments: list[str]) -> int:
     if todo:
         _check(suite, todo)
         _make_writable(results)
-    jobs = options.jobs or available_cores()
-    queue = _run(console, suite, plan, todo, jobs, options)
-    return _conclude(console, queue, corrupt, results, options)
+        _refuse_submitted(todo, results, options)
+    outcome = _run(console, suite, plan, todo, launcher, options)
+    return _conclude(console, outcome, corrupt, results, options)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What became of the jobs."""
+
+    jobs: list[Job]
+    end: End
+    completed_before: int
+
+
+def _check_numbers(options: BenchOptions) -> None:
+    for name in ("jobs", "timesteps", "time", "cpus"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name} must be at least 1, got {value}")
+    if options.memory is not None and options.memory <= 0:
+        raise UsageError(f"--memory must be positive, got {options.memory:g}")
+    if options.gpus is not None and options.gpus < 0:
+        raise UsageError(f"--gpus must not be negative, got {options.gpus:g}")
+    if options.vectorise_seeds and options.launcher != "local":
+        raise UsageError(f"--vectorise-seeds works with --launcher local, not with {options.launcher}")
+    if min(options.seeds, default=0) < 0 or len(set(options.seeds)) < len(options.seeds):
+        raise UsageError(f"--seeds must be different and not negative, got {' '.join(map(str, options.seeds))}")
+
+
+def _request(options: BenchOptions, name: str, results: Path) -> Request:
+    extra = read_assignments(options.launcher_option, "--launcher-option")
+    shared = ("jobs", "cpus", "gpus", "memory", "time", "partition", "detach")
+    return Request(name, results, **{key: getattr(options, key) for key in shared}, extra=extra)
 
 
 def _make_writable(results: Path) -> None:
@@ -116,9 +182,34 @@ def _check(suite: Suite, todo: list[PlannedRun]) -> None:
     check_runs([run.config for run in todo], str(suite.path))
 
 
+def _refuse_submitted(todo: list[PlannedRun], results: Path, options: BenchOptions) -> None:
+    """A run that is with a cluster is left to it, whatever else is asked for."""
+    if not Record(results).read():
+        return
+    from maxent_onpolicy.cli.launchers.submitit_launcher import outstanding
+
+    held = outstanding(results)
+    refused = [run for run in todo if run.path.resolve() in held]
+    if options.launcher == "submitit":
+        refused = [run for run in refused if run.action in ("conflict", "corrupt")]
+    if refused:
+        count = "1 run is" if len(refused) == 1 else f"{len(refused)} runs are"
+        names = " ".join(held[run.path.resolve()].name for run in refused[:5])
+        more = " ..." if len(refused) > 5 else ""
+        raise UsageError(
+            f"{count} with the cluster, as jobs {names}{more}: cancel them (scancel), or wait for them with "
+            "--launcher submitit"
+        )
+
+
 def _run(
-    console: Console, suite: Suite, plan: list[PlannedRun], todo: list[PlannedRun], workers: int, options: BenchOptions
-) -> Queue:
+    console: Console,
+    suite: Suite,
+    plan: list[PlannedRun],
+    todo: list[PlannedRun],
+    launcher: Launcher,
+    options: BenchOptions,
+) -> _Outcome:
     provenance = collect_provenance(["maxent-onpolicy", *sys.argv[1:]], threads=1)
     jobs = [
         Job(run.config, run.path, preparation(run, provenance, options.restart), timesteps=run.timesteps)
@@ -128,19 +219,23 @@ def _run(
     counts = Counter(run.action for run in plan)
     skipped = f", {counts['skip']} completed already" if counts["skip"] else ""
     resumed = f", {counts['resume']} of them from a checkpoint" if counts["resume"] else ""
-    console.print(
-        Text(f"{suite.name}: {len(todo)} run{'s' * (len(todo) != 1)} to do{resumed}{skipped}; {workers} at a time")
-    )
+    count = f"{len(todo)} run{'s' * (len(todo) != 1)} to do"
+    console.print(Text(f"{suite.name}: {count}{resumed}{skipped}; {launcher.describe()}"))
+    if options.vectorise_seeds:
+        put_together(jobs, options.jobs or available_cores(), lambda text: console.print(Text(text), soft_wrap=True))
+    if not jobs:
+        return _Outcome([], "ended", counts["skip"])
     with make_display(jobs, console) as display:
-        queue = Queue(jobs, workers, arguments, display)
-        queue.run()
-    return queue
+        return _Outcome(jobs, launcher.run(jobs, arguments, display), counts["skip"])
 
 
-def _conclude(console: Console, queue: Queue, corrupt: list[PlannedRun], results: Path, options: BenchOptions) -> int:
-    failed = [job for job in queue.jobs if job.state == "failed"]
-    unfinished = [job for job in queue.jobs if job.state in ("waiting", "running", "interrupted")]
-    if not options.no_report and not queue.stopping:
+def _conclude(
+    console: Console, outcome: _Outcome, corrupt: list[PlannedRun], results: Path, options: BenchOptions
+) -> int:
+    failed = [job for job in outcome.jobs if job.state == "failed"]
+    unfinished = [job for job in outcome.jobs if job.state in ("waiting", "running", "interrupted")]
+    nothing_yet = outcome.end == "detached" and not outcome.completed_before
+    if not (options.no_report or outcome.end == "stopped" or nothing_yet):
         try:
             console.print()
             show_report(console, results)
@@ -154,9 +249,12 @@ def _conclude(console: Console, queue: Queue, corrupt: list[PlannedRun], results
         text = f"\ncorrupt: {run.path}: {run.detail}\n  not run; --restart discards it and runs it again"
         console.print(Text(text, style="red"), soft_wrap=True)
     if failed or corrupt:
-        total = len(queue.jobs) + len(corrupt)
+        total = len(outcome.jobs) + len(corrupt)
         console.print(Text(f"\n{len(failed) + len(corrupt)} of {total} runs did not complete", style="red"))
-    if queue.stopping:
+    if outcome.end == "detached":
+        text = "\nthe same command shows what is there; without --detach it also waits for the rest"
+        console.print(Text(text), soft_wrap=True)
+    elif unfinished:
         text = f"\ninterrupted with {len(unfinished)} runs unfinished; the same command goes on from there"
         console.print(Text(text), soft_wrap=True)
         return _INTERRUPTED

@@ -10,13 +10,20 @@ from stable_baselines3.common.vec_env import VecEnv
 from maxent_onpolicy.cli.config import RunConfig
 from maxent_onpolicy.cli.registry import build_hyperparameters, check_hyperparameters, load_class
 from maxent_onpolicy.cli.values import UsageError
+from maxent_onpolicy.engine.distributed import world
 from maxent_onpolicy.envs.make import make_vec_env
 from maxent_onpolicy.envs.normalize import VecNormalize
 
 
 def make_training_env(config: RunConfig) -> VecEnv:
-    """Make the environments a run trains in, normalised as it says."""
-    return _normalized(_make_env(config, config.n_envs, config.seed), config, training=True)
+    """Make the environments a run trains in, normalised as it says: this process's part of them, if several train.
+
+    Raises:
+        ValueError: if they cannot be divided among the processes.
+    """
+    ranks = world()
+    share = ranks.share(config.n_envs)
+    return _normalized(_make_env(config, share, config.seed + ranks.rank * share), config, training=True)
 
 
 def make_evaluation_env(config: RunConfig, episodes: int | None = None) -> VecEnv:

@@ -8,7 +8,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from maxent_onpolicy.cli.queue import Job
+from maxent_onpolicy.cli.jobs import Job
 from maxent_onpolicy.evaluation.runs import RunDirectory, RunError
 from maxent_onpolicy.evaluation.tables import duration, number
 

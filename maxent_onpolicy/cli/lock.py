@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,3 +33,16 @@ def locked(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def wait_until_free(directory: Path, seconds: float) -> bool:
+    """Wait until no process holds ``directory``, for ``seconds`` at most; return whether that came to be."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            with locked(directory):
+                return True
+        except UsageError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.2)

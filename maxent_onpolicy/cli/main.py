@@ -1,5 +1,6 @@
 """The entry point of ``maxent-onpolicy``: finds the command, and shows a user's mistake without a traceback."""
 
+import os
 import sys
 import warnings
 from importlib import import_module
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from maxent_onpolicy import __version__
+from maxent_onpolicy.cli.ranks import rank_and_size
 from maxent_onpolicy.cli.values import UsageError
 from maxent_onpolicy.validation import did_you_mean
 
@@ -39,6 +41,7 @@ first steps:
 `maxent-onpolicy COMMAND --help` explains a command with examples.
 """
 _MISUSE = 2
+_BROKEN_PIPE = 141  # as the shell reports it of other programs
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -59,7 +62,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     command, *rest = arguments
     warnings.showwarning = _show_warning
+    rank, size = rank_and_size()
+    if rank > 0:  # what there is to say, rank 0 says
+        warnings.simplefilter("ignore")
     try:
+        if size > 1 and command != "train":
+            raise UsageError(f"torchrun starts several processes, and only train makes use of them, not {command}")
         if command not in COMMANDS:
             raise UsageError(
                 f"unknown command {command!r}{did_you_mean(command, COMMANDS)}; see maxent-onpolicy --help"
@@ -68,8 +76,13 @@ def main(arguments: list[str] | None = None) -> int:
     except UsageError as error:
         Console(stderr=True, highlight=False).print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
         return _MISUSE
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        # Whoever reads (`| head`) has seen enough; nothing more can be written, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
     return status
 
 

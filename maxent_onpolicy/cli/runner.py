@@ -6,7 +6,7 @@ import time
 import traceback
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,9 +18,11 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 
+from maxent_onpolicy.algorithms.train_seeds import Join
 from maxent_onpolicy.cli.build import make_evaluation_env, make_model, make_training_env, restored_normalization
 from maxent_onpolicy.cli.config import RunConfig
 from maxent_onpolicy.cli.lock import locked
+from maxent_onpolicy.cli.ranks import agree, rank_and_size
 from maxent_onpolicy.cli.registry import load_class
 from maxent_onpolicy.cli.values import UsageError
 from maxent_onpolicy.envs.normalize import VecNormalize
@@ -85,6 +87,9 @@ def execute(
     checkpoint_seconds: float = 60.0,
     keep_model: bool = True,
     threads: int | None = None,
+    insist: bool = True,
+    stop: StopRequest | None = None,
+    join: Join | None = None,
 ) -> None:
     """Train the run in ``run`` from its checkpoint, or from the start if there is none, to its end.
 
@@ -98,13 +103,18 @@ def execute(
         checkpoint_seconds: wall time between checkpoints.
         keep_model: whether ``model.zip`` is written at the end.
         threads: torch's threads; ``None`` leaves them as they are.
+        insist: whether a second SIGINT or SIGTERM ends the process at once.
+        stop: set by whoever listens to signals, if that is not to be this function.
+        join: called with the model before it is trained; see
+            :func:`~maxent_onpolicy.algorithms.train_seeds.train_together`.
 
     Raises:
         Stopped: if the run was asked to stop.
         UsageError: if another process is running this directory.
     """
     reporter = reporter or Reporter()
-    with locked(run.path), stop_on_signals() as stop:
+    listening = stop_on_signals(insist) if stop is None else nullcontext(stop)
+    with locked(run.path), listening as stop:
         _set_threads(threads)
         remove_temporaries(run.path)
         attempt = {"attempts": run.status["attempts"] + 1, "started": run.status["started"] or _now()}
@@ -112,7 +122,8 @@ def execute(
         _note_changed_provenance(run, threads)
         clock = Clock(float(run.status["wall_seconds"]))
         try:
-            timesteps = _train(run, reporter, stop, clock, checkpoint_seconds, keep_model)
+            checkpoint = CheckpointCallback(run, stop, clock, checkpoint_seconds)
+            timesteps = _train(run, reporter, checkpoint, keep_model, join)
         except Stopped:
             run.write_status("interrupted", finished=_now())
             raise
@@ -128,12 +139,11 @@ def execute(
 def _train(
     run: RunDirectory,
     reporter: Reporter,
-    stop: StopRequest,
-    clock: Clock,
-    checkpoint_seconds: float,
+    checkpoint: "CheckpointCallback",
     keep_model: bool,
+    join: Join | None,
 ) -> int:
-    config = RunConfig.from_json(run.config)
+    config, clock = RunConfig.from_json(run.config), checkpoint.clock
     if run.checkpoint.exists():
         model = _continued(run, config, reporter)
     else:
@@ -149,9 +159,11 @@ def _train(
     evaluation: dict[str, Any] = {**config.evaluation, "on_result": reporter.evaluated}
     callbacks: list[BaseCallback] = [
         EvaluationCallback(evaluation_env, eval_log, **evaluation),
-        CheckpointCallback(run, stop, clock, checkpoint_seconds),
+        checkpoint,
         ProgressCallback(reporter),
     ]
+    if join is not None and (reason := join(model)) is not None:
+        reporter.message(f"{config.name}: trained by itself because of {reason}")
     remaining = config.total_timesteps - model.num_timesteps
     model.learn(remaining, callback=callbacks, reset_num_timesteps=model.num_timesteps == 0)
     if keep_model:
@@ -210,6 +222,8 @@ class CheckpointCallback(BaseCallback):
         every_seconds: wall time between checkpoints.
     """
 
+    every_rank = True  # where several processes train, all of them tell the state of their environments
+
     def __init__(self, run: RunDirectory, stop: StopRequest, clock: Clock, every_seconds: float) -> None:
         super().__init__()
         self.run = run
@@ -226,16 +240,24 @@ class CheckpointCallback(BaseCallback):
     def _on_rollout_start(self) -> None:
         # the counter of a callback moves with its steps only
         timesteps = self.model.num_timesteps
-        due = time.monotonic() - self._last >= self.every_seconds
-        if (due or self.stop.requested) and timesteps > self._saved_at:
-            # what the last update recorded is written with the next rollout's row
-            setattr(self.model, _PENDING, dict(self.logger.name_to_value))
-            save_model(self.model, self.run, self.run.checkpoint)
-            delattr(self.model, _PENDING)
-            self.run.write_status("running", timesteps=timesteps, wall_seconds=round(self.clock(), 3))
+        due, stop = agree(time.monotonic() - self._last >= self.every_seconds, self.stop.requested)
+        if (due or stop) and timesteps > self._saved_at:
+            rank, size = rank_and_size()
+            if size > 1:
+                model: Any = self.model
+                model.gather_training_state()
+            if rank == 0:
+                self._save(timesteps)
             self._saved_at, self._last = timesteps, time.monotonic()
-        if self.stop.requested:
+        if stop:
             raise Stopped
+
+    def _save(self, timesteps: int) -> None:
+        # what the last update recorded is written with the next rollout's row
+        setattr(self.model, _PENDING, dict(self.logger.name_to_value))
+        save_model(self.model, self.run, self.run.checkpoint)
+        delattr(self.model, _PENDING)
+        self.run.write_status("running", timesteps=timesteps, wall_seconds=round(self.clock(), 3))
 
     def _on_step(self) -> bool:
         return True
@@ -268,15 +290,15 @@ class ProgressCallback(BaseCallback):
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
-    """Turn the first SIGINT or SIGTERM into a request to stop; the second one ends the process at once."""
+def stop_on_signals(insist: bool = True) -> Iterator[StopRequest]:
+    """Turn SIGINT and SIGTERM into a request to stop; with ``insist`` the second one ends the process at once."""
     stop = StopRequest()
     signals = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in signals}
 
     def request(number: int, frame: FrameType | None) -> None:
         stop.requested = True
-        for other in signals:
+        for other in signals if insist else ():
             signal.signal(other, signal.SIG_DFL)
 
     for number in signals:
@@ -307,8 +329,15 @@ def _set_threads(threads: int | None) -> None:
 
 
 def _note_changed_provenance(run: RunDirectory, threads: int | None) -> None:
-    """If this attempt uses other code or another machine than the first, say so in ``provenance.json``."""
+    """If this attempt uses other code or another machine than the first, say so in ``provenance.json``.
+
+    What was written when the directory was made counts for nothing until something ran:
+    a run may wait in a cluster's queue and start on another machine, with code changed since.
+    """
     now = collect_provenance(threads=threads)
+    if run.status["attempts"] == 1:
+        run.write_provenance({**run.provenance, **now, "command": run.provenance.get("command", now["command"])})
+        return
     same = ("git", "packages", "python", "cpu", "gpu")
     attempts = [run.provenance, *run.provenance.get("resumed_with", [])]
     if any(attempts[-1].get(key) != now[key] for key in same):

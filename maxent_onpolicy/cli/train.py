@@ -14,6 +14,7 @@ from maxent_onpolicy.cli.config import RunConfig, check_settings, differences, m
 from maxent_onpolicy.cli.output import make_console
 from maxent_onpolicy.cli.parse import Flag, option, parse_options, read_assignments, split_hyperparameters
 from maxent_onpolicy.cli.plan import discard_run
+from maxent_onpolicy.cli.ranks import MistakeOfRank0, follow, leave, open_together, rank_and_size
 from maxent_onpolicy.cli.registry import describe_hyperparameters, find_algorithm, hyperparameters, load_class
 from maxent_onpolicy.cli.values import UsageError, check_mapping, merge, read_yaml, set_path
 from maxent_onpolicy.evaluation.provenance import collect_provenance
@@ -33,7 +34,13 @@ Every keyword of the algorithm is an option: see `train ALGORITHM --help`.
 
 A run is a directory: config, provenance, train.csv, eval.csv, status, model.
 Ctrl-C stops after the current iteration, and --resume goes on from there.
+
+Several processes train one run, with its environments divided among them:
+
+  torchrun --nproc-per-node=2 -m maxent_onpolicy train PPO Humanoid-v5 \\
+      --n-envs 16
 """
+_MISUSE, _INTERRUPTED = 2, 130
 _IDENTITY = ("suite", "label", "algorithm", "env_id", "seed")
 
 
@@ -101,12 +108,37 @@ def main(arguments: list[str]) -> int:
     options, written = _parse(arguments)
     if options.threads < 1:
         raise UsageError(f"--threads must be at least 1, got {options.threads}")
+    if rank_and_size()[1] > 1:
+        return _train_together(options, written)
+    return _train(_open(options, written), options)
+
+
+def _train_together(options: TrainOptions, written: Mapping[str, Any]) -> int:
+    from maxent_onpolicy.cli.runner import Stopped
+
+    status = 0
+    try:
+        run, goes_on = open_together(lambda: _open(options, written))
+        if rank_and_size()[0] == 0:
+            status = _train(run, options)
+        else:
+            follow(run, goes_on, options.threads)
+    except MistakeOfRank0:
+        status = _MISUSE
+    except Stopped:
+        status = _INTERRUPTED
+    leave()
+    return status
+
+
+def _open(options: TrainOptions, written: Mapping[str, Any]) -> RunDirectory:
+    if options.resume is not None:
+        return _resumed(options.resume, options, written)
+    return _new_run(make_run_config(options, written), options)
+
+
+def _train(run: RunDirectory, options: TrainOptions) -> int:
     console = make_console()
-    run = (
-        _resumed(options.resume, options, written)
-        if options.resume is not None
-        else _new_run(make_run_config(options, written), options)
-    )
 
     from maxent_onpolicy.cli.progress import TrainingProgress
     from maxent_onpolicy.cli.runner import Stopped, execute
@@ -120,10 +152,12 @@ def main(arguments: list[str]) -> int:
                 checkpoint_seconds=options.checkpoint_seconds,
                 keep_model=not options.no_model,
                 threads=options.threads,
+                # torchrun repeats the signals that the terminal has sent already
+                insist=rank_and_size()[1] == 1,
             )
     except Stopped:
         console.print(Text(f"interrupted; go on with: maxent-onpolicy train --resume {run.path}"), soft_wrap=True)
-        return 130
+        return _INTERRUPTED
     kept = "" if options.no_model else f"; model in {run.model}"
     console.print(Text(f"completed{kept}"), soft_wrap=True)
     return 0

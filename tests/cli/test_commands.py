@@ -1,11 +1,12 @@
 """The commands as a user meets them: what they print, how they exit, what they refuse."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from command_line import run_command
+from command_line import command, environment, run_command
 
 from maxent_onpolicy import __version__
 from maxent_onpolicy.cli.config import make_config
@@ -225,3 +226,10 @@ def test_an_unfinished_run_is_resumed(in_tmp, capsys):
     (PLACE / "model.zip").unlink()
     assert main(["evaluate", str(PLACE)]) == 2
     assert "keeps no model" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(in_tmp):
+    shell = f"{shlex.join(command('bench', '--help'))} | head -1"
+    done = subprocess.run(["bash", "-c", shell], env=environment(), capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("Run every algorithm")
+    assert done.stderr == ""

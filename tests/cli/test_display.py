@@ -7,7 +7,7 @@ from rich.console import Console
 
 from maxent_onpolicy.cli.config import make_config
 from maxent_onpolicy.cli.display import BarDisplay, LogDisplay, make_display
-from maxent_onpolicy.cli.queue import Job
+from maxent_onpolicy.cli.jobs import Job
 
 
 def make_job(label: str = "PPO", env_id: str = "Hopper-v5", **state) -> Job:

@@ -190,9 +190,20 @@ def test_an_environment_without_a_state_resumes_with_its_statistics_and_says_so(
     assert RunDirectory(run.path).completed
 
 
+def test_a_run_that_starts_elsewhere_says_where_it_ran(tmp_path):
+    run = make_run(tmp_path / "seed_1", total_timesteps=128)
+    run.write_provenance({"cpu": {"model": "login node", "cores": 1}, "command": "maxent-onpolicy bench x"})
+    execute(run)
+    provenance = RunDirectory(run.path).provenance
+    assert provenance["cpu"] != {"model": "login node", "cores": 1}
+    assert provenance["command"] == "maxent-onpolicy bench x"
+    assert "resumed_with" not in provenance
+
+
 def test_other_code_at_resume_is_written_down(tmp_path):
     run = make_run(tmp_path / "seed_1", total_timesteps=128)
     run.write_provenance({"git": {"revision": "0" * 40, "dirty": False}})
+    run.write_status("interrupted", attempts=1)
     execute(run)
     provenance = RunDirectory(run.path).provenance
     assert provenance["git"]["revision"] == "0" * 40
