@@ -4,7 +4,8 @@
     python scripts/update_readme.py --check   # only say whether the README is up to date (exit status)
 
 What is shown is what ``maxent-onpolicy report results/SUITE`` wrote: the summary and the probability of improvement,
-with their captions, and the learning curves.
+with their captions, and the learning curves. Of ``results/speed``, which ``scripts/speed.sh`` writes, it is the
+comparison with the peers and the figure.
 """
 
 import re
@@ -12,6 +13,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+# Tables, figure and its description: of suites, and of what is no suite.
+SUITE = (("summary", "improvement"), "learning_curves_deterministic", "Learning curves of the suite {}")
+OTHERS = {"speed": (("peers",), "speed", "Steps a second of PPO in several libraries, and where the time goes")}
 SECTION = r"(<!-- results:{suite}:start -->\n).*?(<!-- results:{suite}:end -->)"
 
 
@@ -21,10 +25,9 @@ def results_block(folder: Path) -> str:
     Raises:
         FileNotFoundError: if there is no report yet.
     """
-    tables = [folder / "tables" / f"{name}.md" for name in ("summary", "improvement")]
-    parts = [path.read_text(encoding="utf-8").strip() for path in tables]
-    figure = f"results/{folder.name}/figures/learning_curves_deterministic.png"
-    parts.append(f"![Learning curves of the suite {folder.name}]({figure})")
+    tables, figure, description = OTHERS.get(folder.name, SUITE)
+    parts = [(folder / "tables" / f"{name}.md").read_text(encoding="utf-8").strip() for name in tables]
+    parts.append(f"![{description.format(folder.name)}](results/{folder.name}/figures/{figure}.png)")
     return "\n" + "\n\n".join(parts) + "\n\n"
 
 

@@ -1,0 +1,53 @@
+"""Train what has the interface of Stable-Baselines3: SB3 itself, SBX and this package."""
+
+from typing import Any
+
+import measure
+
+
+def train(workload: dict[str, Any], algorithm: Any, env: Any, packages: tuple[str, ...], **keywords: Any) -> None:
+    """Call ``learn`` and report; an iteration ends where ``train()`` returns, so logging counts with the next one.
+
+    Args:
+        workload: what to run.
+        algorithm: class with the constructor of SB3's PPO.
+        env: the vectorised environments.
+        packages: whose versions to report.
+        **keywords: further keywords of the constructor.
+    """
+    steps = workload["n_steps"] * workload["n_envs"]
+    width = workload["width"]
+    policy_kwargs = {"net_arch": {"pi": [width, width], "vf": [width, width]}} | keywords.pop("policy_kwargs", {})
+    model = algorithm(
+        "MlpPolicy",
+        env,
+        n_steps=workload["n_steps"],
+        batch_size=workload["batch_size"],
+        n_epochs=workload["n_epochs"],
+        policy_kwargs=policy_kwargs,
+        seed=workload["seed"],
+        device=workload["device"],
+        **keywords,
+    )
+    watch = measure.Stopwatch(workload["warmup"])
+    if workload["breakdown"]:
+        break_down(watch, model)
+    model.train = watch.timed(model.train, "update", ends_iteration=True)
+    watch.begin()
+    model.learn(steps * (workload["warmup"] + workload["iterations"]))
+    watch.report(steps, packages)
+
+
+def break_down(watch: measure.Stopwatch, model: Any) -> None:
+    """Time the parts of an iteration.
+
+    ``env`` is the vectorised environment with its Monitor; ``buffer`` is writing the rollout and advantage estimation;
+    ``logging`` is the logger's output. What is left of ``collect_rollouts`` is ``policy``: actions, values,
+    log-probabilities and the loop around them. What is left of ``train`` is ``update``.
+    """
+    watch.wrap(model.env, ("step", "step_tensor"), "env")
+    buffer = model.rollout_buffer
+    watch.wrap(buffer, ("reset", "add", "add_ends", "compute_returns_and_advantage"), "buffer")
+    watch.wrap(model, ("_estimate_advantages",), "buffer")
+    watch.wrap(model, ("dump_logs", "_dump_logs"), "logging")
+    watch.wrap(model, ("collect_rollouts",), "policy")
