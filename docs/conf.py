@@ -20,4 +20,5 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 # Type-only names and classes of other projects, whose inventories would have to be fetched to link them.
+nitpick_ignore = [("py:class", "maxent_onpolicy.algorithms.train_seeds.Algorithm")]
 nitpick_ignore_regex = [("py:.*", r"(?!maxent_onpolicy).*")]
