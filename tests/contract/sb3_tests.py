@@ -32,6 +32,9 @@ KEYWORDS = "PPO or not (A2C or SAC or TD3 or DQN or DDPG)"
 # A TD3 of a gigabyte: as slow as all the rest together, and no PPO in it.
 DESELECTED = ("tests/test_save_load.py::test_save_load_large_model",)
 
+# After which a run of SB3's tests is taken to hang; one takes one to three minutes.
+SECONDS = 900.0
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -119,7 +122,9 @@ def run_tests(class_path: str, folder: Path, keywords: str = KEYWORDS) -> dict[s
         command += ["--basetemp", str(Path(scratch) / "files"), "-o", "addopts=", "-c", "pytest.ini"]
         files = sorted((folder / "tests").glob("test_*.py"))
         command += [str(path) for path in files if path.name != LEFT_OUT and re.search(r"\bPPO\b", path.read_text())]
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=SECONDS
+        )
         if done.returncode not in (0, 1) or not report.exists():
             raise RuntimeError(
                 f"pytest stopped with code {done.returncode}:\n{done.stdout[-8000:]}{done.stderr[-2000:]}"
