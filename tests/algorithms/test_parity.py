@@ -61,8 +61,8 @@ def test_parameters_equal_sb3s_bit_for_bit(ours, kwargs):
 @pytest.mark.parametrize("ours", OURS, ids=["PPO", "MaxEntPPO(tau=0)"])
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Acrobot-v1"])
 def test_parity_in_real_environments_that_terminate(ours, env_id):
-    # 2·224 steps stay below the time limits of 500: what follows a truncation is evaluated in one batch here, by SB3 one
-    # observation after the other, and some processors round the two differently.
+    # 2·224 steps stay below the time limits of 500: what follows a truncation is evaluated in one batch here, by SB3
+    # one observation after the other, and some processors round the two differently.
     kwargs = {"n_steps": 224, "seed": 1, "device": "cpu", "n_epochs": 4}
     theirs = sb3.PPO("MlpPolicy", make_vec_env(env_id, 2), **kwargs).learn(896)
     assert_same_parameters(theirs, ours("MlpPolicy", make_vec_env(env_id, 2), **kwargs).learn(896))

@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,15 @@ ENDLESS = {**LONG, "total_timesteps": 10_000_000, "evaluation": {"every": 10_000
 def launcher(request) -> list[str]:
     pytest.importorskip(request.param)
     return {"submitit": SUBMITIT, "ray": RAY}[request.param]
+
+
+@pytest.fixture(autouse=True)
+def leave_no_process(tmp_path) -> Iterator[None]:
+    """A test that fails must not leave a benchmark without end behind."""
+    yield
+    for number in processes(lambda words: str(tmp_path) in " ".join(words)):
+        with suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
 
 
 def start(folder: Path, *arguments: object, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
@@ -171,7 +182,10 @@ def test_a_detached_submission_goes_on_alone_and_is_followed_later(tmp_path, uni
     os.kill(worker, signal.SIGSTOP)  # so that the second command finds it at work
     process = start(tmp_path, suite, *SUBMITIT)
     assert process.stdout is not None
+    patience = threading.Timer(60, os.kill, (worker, signal.SIGCONT))
+    patience.start()
     seen = next((line for line in process.stdout if "1 run is with the cluster already" in line), None)
+    patience.cancel()
     os.kill(worker, signal.SIGCONT)
     output, _ = process.communicate(timeout=120)
     assert seen is not None

@@ -1,6 +1,7 @@
 """Runs as tasks of Ray, on this machine or on a cluster."""
 
 import os
+import signal
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
@@ -126,6 +127,8 @@ def _check_reachable(address: str) -> None:
 
 def execute(execution: Execution) -> int:
     """Run an :class:`Execution` in a Ray task; return the worker's exit status."""
+    # Ray cancels by SIGINT, which is ignored by whatever was started from a shell's background or by nohup.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     return execution()
 
 
