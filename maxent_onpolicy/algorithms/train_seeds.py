@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from maxent_onpolicy.algorithms.ppo import PPO
 from maxent_onpolicy.engine.lockstep import Member, run_in_lockstep
 from maxent_onpolicy.engine.packed.fits import why_not_packed
-from maxent_onpolicy.engine.packed.stacked import MemberEngine, StackedUpdates
+from maxent_onpolicy.engine.packed.stacked import MemberEngine, StackedWork
 from maxent_onpolicy.engine.shared_buffer import SharedRolloutBuffer
 from maxent_onpolicy.envs.make import make_vec_env
 from maxent_onpolicy.validation import check_integer, did_you_mean
@@ -35,7 +35,6 @@ VARIANTS = (
     "initial_tau",
     "tau_learning_rate",
 )
-_READY = object()
 
 Algorithm = TypeVar("Algorithm", bound=PPO)
 Result = TypeVar("Result")
@@ -76,9 +75,9 @@ def train_seeds(
 
     Each model is what ``algorithm(policy, env, seed=seed, **kwargs).learn(total_timesteps)``
     gives: with environments, random generators, callbacks and a logger of its own. Only
-    the minibatch steps are made for all together, on stacked parameters, so that the
-    numbers differ by float32 rounding of the updates. Afterwards the models are ordinary
-    ones, to be saved, evaluated or continued alone.
+    the minibatch steps are made for all together, on stacked parameters, and the rollouts
+    of environments on a device, so that the numbers differ by float32 rounding. Afterwards
+    the models are ordinary ones, to be saved, evaluated or continued alone.
 
     Args:
         algorithm: :class:`~maxent_onpolicy.PPO`, :class:`~maxent_onpolicy.MaxEntPPO` or a subclass.
@@ -138,7 +137,7 @@ def train_seeds(
 
 
 def train_together(trainings: Sequence[Callable[[Join], Any]]) -> list[Member]:
-    """Carry out trainings in turn, each as if it were alone, and their minibatch steps on stacked parameters.
+    """Carry out trainings in turn, each as if it were alone, but rollouts and minibatch steps with stacked parameters.
 
     Args:
         trainings: each is called with a function that it must call with its model before it calls ``learn``. That
@@ -148,11 +147,6 @@ def train_together(trainings: Sequence[Callable[[Join], Any]]) -> list[Member]:
     Returns:
         For each training, its ``result`` or its ``error``.
     """
-    updates = StackedUpdates()
-
-    def serve(requests: list[Any]) -> list[int | None]:
-        epochs = iter(updates([request for request in requests if request is not _READY]))
-        return [None if request is _READY else next(epochs) for request in requests]
 
     def member_function(training: Callable[[Join], Any]) -> Callable[[Member], Any]:
         def run(member: Member) -> Any:
@@ -164,7 +158,7 @@ def train_together(trainings: Sequence[Callable[[Join], Any]]) -> list[Member]:
                     assert isinstance(model, PPO)
                     engines.append(MemberEngine(model, member))
                     model._engine = engines[-1]
-                member.meet(_READY)
+                member.meet(None)
                 return reason
 
             try:
@@ -175,7 +169,7 @@ def train_together(trainings: Sequence[Callable[[Join], Any]]) -> list[Member]:
 
         return run
 
-    return run_in_lockstep([member_function(training) for training in trainings], serve)
+    return run_in_lockstep([member_function(training) for training in trainings], StackedWork())
 
 
 def why_not_stacked(model: BaseAlgorithm) -> str | None:

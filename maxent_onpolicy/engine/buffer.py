@@ -211,6 +211,25 @@ class RolloutBuffer:
         self.add_ends(position, step)
         self.pos += 1
 
+    def fill(self, fields: dict[str, Tensor], final_observation: Tensor | None) -> None:
+        """Take over a whole rollout at once, in place of :meth:`add` for each step.
+
+        Args:
+            fields: ``[T, B, ...]`` each, by name; values and log-probabilities are left to be filled in later.
+            final_observation: ``[T, B, ...]``, of which only those of truncated episodes count; ``None`` if none were.
+        """
+        for name, value in fields.items():
+            storage = getattr(self, name)
+            storage.copy_(value.reshape(storage.shape))
+        if final_observation is not None:
+            assert isinstance(self.observation, Tensor)
+            if self._dense is None:
+                self._dense = torch.zeros_like(self.observation)
+            assert isinstance(self._dense, Tensor)
+            self._dense.copy_(final_observation.reshape(self._dense.shape))
+            self._has_dense = True
+        self.pos = self.buffer_size
+
     def add_ends(self, position: int, step: TensorStep) -> None:
         """Note which episodes ended at a step, and how.
 

@@ -2,7 +2,8 @@
 
 import time
 from collections import deque
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -24,20 +25,39 @@ class DeviceEpisodes:
     def __init__(self, n_envs: int, device: torch.device) -> None:
         self._return = torch.zeros(n_envs, device=device)
         self._length = torch.zeros(n_envs, dtype=torch.int64, device=device)
+        # One step ``[B]``, or several ``[T, B]``.
         self._finished: list[tuple[Tensor, Tensor, Tensor]] = []
         self._start = time.time()
 
-    def add(self, env: VecEnv, step: TensorStep, done: Tensor) -> None:
+    def add(self, reward: Tensor, done: Tensor) -> None:
         """Count one step.
 
         Args:
-            env: whose step it was; if it normalises rewards, the raw ones are counted.
-            step: its answer.
+            reward: ``[B]``, not normalised.
             done: ``[B]`` bool.
         """
-        episode_return, length = self._return + raw_reward(env, step), self._length + 1
+        episode_return, length = self._return + reward, self._length + 1
         self._finished.append((done, episode_return, length))
         self._return, self._length = episode_return.masked_fill(done, 0.0), length.masked_fill(done, 0)
+
+    @classmethod
+    def together(cls, parts: "Sequence[DeviceEpisodes]") -> Self:
+        """Return one that goes on counting for the environments of several, one after another."""
+        whole = cls(0, parts[0]._return.device)
+        whole._return = torch.cat([part._return for part in parts])
+        whole._length = torch.cat([part._length for part in parts])
+        return whole
+
+    def hand_back(self, parts: "Sequence[DeviceEpisodes]") -> None:
+        """Give those of which this was made by :meth:`together` what it has counted since."""
+        count = len(parts)
+        finished = [torch.stack(each).chunk(count, dim=1) for each in zip(*self._finished, strict=True)]
+        running = zip(self._return.chunk(count), self._length.chunk(count), strict=True)
+        for part, (episode_return, length), (done, returns, lengths) in zip(
+            parts, running, zip(*finished, strict=True), strict=True
+        ):
+            part._return, part._length = episode_return.clone(), length.clone()
+            part._finished.append((done.contiguous(), returns.contiguous(), lengths.contiguous()))
 
     def get_state(self) -> dict[str, np.ndarray]:
         """Return what the running episodes have come to."""
@@ -52,7 +72,10 @@ class DeviceEpisodes:
         """Append the episodes that ended since the last report, in the order of their ends, as ``Monitor``'s infos."""
         if not self._finished:
             return
-        done, returns, lengths = (torch.stack(parts) for parts in zip(*self._finished, strict=True))
+        n_envs = self._length.numel()
+        done, returns, lengths = (
+            torch.cat([part.view(-1, n_envs) for part in parts]) for parts in zip(*self._finished, strict=True)
+        )
         self._finished.clear()
         seconds = round(time.time() - self._start, 6)
         # Only as many as the buffer holds: thousands of environments end thousands of episodes in a rollout.

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 
 Serve = Callable[[list[Any]], Sequence[Any]]
+# A reply: ask again when the others have met once more.
+WAIT = object()
 
 
 class RandomState:
@@ -35,12 +37,29 @@ class RandomState:
         self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
 
     def restore(self) -> None:
-        """Put the state back."""
+        """Put the state of the generators back."""
         random.setstate(self._python)
         np.random.set_state(self._numpy)  # noqa: NPY002
         torch.set_rng_state(self._torch)
         if self._cuda:
             torch.cuda.set_rng_state_all(self._cuda)
+
+    def generator(self, device: torch.device) -> torch.Generator:
+        """Return a generator that draws what torch's global one of the device would, from this state on."""
+        generator = torch.Generator(device)
+        generator.set_state(self._torch if device.type == "cpu" else self._cuda[_index(device)])
+        return generator
+
+    def advance(self, generator: torch.Generator) -> None:
+        """Take over how far a generator from :meth:`generator` has come."""
+        if generator.device.type == "cpu":
+            self._torch = generator.get_state()
+        else:
+            self._cuda[_index(generator.device)] = generator.get_state()
+
+
+def _index(device: torch.device) -> int:
+    return torch.cuda.current_device() if device.index is None else device.index
 
 
 class Aborted(BaseException):
@@ -56,7 +75,8 @@ class Member:
 
     def __init__(self, function: "Callable[[Member], Any]") -> None:
         self._function = function
-        self._random = RandomState()
+        #: The global generators as this one left them.
+        self.random = RandomState()
         self._go, self._back = threading.Semaphore(0), threading.Semaphore(0)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._aborted = False
@@ -90,13 +110,13 @@ class Member:
     def resume(self, reply: Any = None) -> None:
         """Let the function run until it meets or ends; called by the thread that owns all members."""
         self._reply = reply
-        self._random.restore()
+        self.random.restore()
         if self._thread.ident is None:
             self._thread.start()
         else:
             self._go.release()
         self._back.acquire()
-        self._random.capture()
+        self.random.capture()
 
     def abort(self) -> None:
         """Make the function leave where it waits; does nothing if it has not begun or has ended."""
@@ -121,8 +141,8 @@ def run_in_lockstep(functions: Sequence[Callable[[Member], Any]], serve: Serve) 
 
     Args:
         functions: each is called with its :class:`Member`.
-        serve: given the requests of all members that are waiting, in order, returns a reply for each. What it
-            raises is raised in all of them.
+        serve: given the requests of all members that are waiting, in order, returns a reply for each, for some of
+            them perhaps ``WAIT``. What it raises is raised in all of them.
 
     Returns:
         The members, ended: each with its ``result``, or its ``error``.
@@ -138,7 +158,8 @@ def run_in_lockstep(functions: Sequence[Callable[[Member], Any]], serve: Serve) 
             except Exception as error:
                 replies = [error] * len(waiting)
             for member, reply in zip(waiting, replies, strict=True):
-                member.resume(reply)
+                if reply is not WAIT:
+                    member.resume(reply)
     except BaseException:
         for member in members:
             member.abort()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from maxent_onpolicy.engine.buffer import RolloutBuffer
 from maxent_onpolicy.engine.deferred import Deferred, StepEvaluation
+from maxent_onpolicy.engine.episodes import raw_reward
 from maxent_onpolicy.engine.finite import check_finite, check_parameters, is_finite, naming_divergence
 from maxent_onpolicy.envs.tensor import Observation, is_tensor_vec_env, step_tensor, to_device
 
@@ -56,13 +57,30 @@ def collect_rollout(
     Raises:
         NonFiniteError: on NaN or Inf in an observation, a reward or an action, naming the step and the environment.
     """
+    begin_rollout(self, callback, rollout_buffer)
+    return fill_rollout(self, env, callback, rollout_buffer, n_rollout_steps, deferred)
+
+
+def begin_rollout(self: "OnPolicyAlgorithm", callback: BaseCallback, rollout_buffer: RolloutBuffer) -> None:
+    """Do what comes before the first step of :func:`collect_rollout`."""
     assert self._last_obs is not None
     # Evaluation mode: batch normalisation and dropout must not move while acting.
     self.policy.set_training_mode(False)
     rollout_buffer.reset()
     rollout_buffer.make_room_for(self._last_obs)
-    # Before the noise matrices are drawn: what a callback saves here continues exactly.
+    # Before any noise is drawn: what a callback saves here continues exactly.
     callback.on_rollout_start()
+
+
+def fill_rollout(
+    self: "OnPolicyAlgorithm",
+    env: VecEnv,
+    callback: BaseCallback,
+    rollout_buffer: RolloutBuffer,
+    n_rollout_steps: int,
+    deferred: bool,
+) -> bool:
+    """Do what follows :func:`begin_rollout`; see :func:`collect_rollout`."""
     if self.use_sde:
         self.policy.reset_noise(noise_envs(rollout_buffer))
     loop = _collect_on_device if steps_on_tensors(env) else _collect_from_numpy
@@ -156,7 +174,7 @@ def _collect_on_device(
             return False
 
         if step.final_index is None:
-            episodes.add(env, step, done)
+            episodes.add(raw_reward(env, step), done)
         else:
             self._update_info_buffer(infos, done.cpu().numpy())
         n_steps += 1

@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -84,6 +84,8 @@ class TorchPendulum(TorchVecEnv):
         monitor: whether the infos of ``step`` report the return and length of each episode.
     """
 
+    row_settings: ClassVar[tuple[str, ...]] = ("g", "dtype")
+
     def __init__(
         self,
         num_envs: int,
@@ -109,9 +111,8 @@ class TorchPendulum(TorchVecEnv):
 
     def initial_state(self) -> Tensor:
         """Draw angles from [-π, π] and velocities from [-1, 1], ``[B, 2]``."""
-        uniform = torch.rand((self.num_envs, 2), generator=self.generator, dtype=self.dtype, device=self.device)
         # In pieces, because a tensor of the factors would have to be copied to the device.
-        angle, velocity = (uniform * 2 - 1).unbind(1)
+        angle, velocity = (self.uniform(2, self.dtype) * 2 - 1).unbind(1)
         return torch.stack((angle * math.pi, velocity), dim=1)
 
     def transition(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -141,6 +142,8 @@ class TorchCartPole(TorchVecEnv):
         monitor: whether the infos of ``step`` report the return and length of each episode.
     """
 
+    row_settings: ClassVar[tuple[str, ...]] = ("sutton_barto_reward", "dtype")
+
     def __init__(
         self,
         num_envs: int,
@@ -166,8 +169,7 @@ class TorchCartPole(TorchVecEnv):
 
     def initial_state(self) -> Tensor:
         """Draw all components from [-0.05, 0.05], ``[B, 4]``."""
-        uniform = torch.rand((self.num_envs, 4), generator=self.generator, dtype=self.dtype, device=self.device)
-        return uniform * 0.1 - 0.05
+        return self.uniform(4, self.dtype) * 0.1 - 0.05
 
     def transition(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Push in the directions ``[B]``."""

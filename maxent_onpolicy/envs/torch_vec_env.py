@@ -1,8 +1,10 @@
 """Vectorised environments whose states are tensors: what they share with SB3, and how episodes end and begin."""
 
+import copy
 import time
 from abc import abstractmethod
-from typing import Any
+from collections.abc import Hashable, Sequence
+from typing import Any, ClassVar, Protocol, Self
 
 import gymnasium as gym
 import numpy as np
@@ -17,6 +19,18 @@ from torch import Tensor
 from maxent_onpolicy.envs.capture import StateNotRestorableError
 from maxent_onpolicy.envs.tensor import Observation, TensorStep
 from maxent_onpolicy.validation import check_integer
+
+
+class EnvStack(Protocol):
+    """Several environments' rows as one batch, for as long as they are not used by themselves."""
+
+    def step_tensor(self, actions: Tensor) -> TensorStep:
+        """Step all rows, those of the first environments first, with ``actions`` ``[S·B, ...]``; in the dense form."""
+        ...
+
+    def put_back(self) -> None:
+        """Leave each environment where its own steps would have brought it."""
+        ...
 
 
 class DeviceVecEnv(VecEnv):
@@ -66,6 +80,19 @@ class DeviceVecEnv(VecEnv):
 
         Tensors that were returned are never written to again.
         """
+
+    def stack_kind(self) -> Hashable | None:
+        """Return what environments must have in common for :meth:`stack`; ``None`` if these cannot be stacked."""
+        return None
+
+    @classmethod
+    def stack(cls, envs: "Sequence[Self]") -> EnvStack:
+        """Return environments of one :meth:`stack_kind` as one batch: the same episodes, in one step for all.
+
+        Args:
+            envs: ``S`` of them; used by themselves again only after :meth:`EnvStack.put_back`.
+        """
+        raise NotImplementedError(f"{cls.__name__} cannot be stacked")
 
     def reset(self) -> VecEnvObs:
         """Start new episodes everywhere; return their first observations ``[B, ...]`` as numpy arrays."""
@@ -170,7 +197,19 @@ class TorchVecEnv(DeviceVecEnv):
         device: where the states are.
         seed: of the generator; ``None`` draws one from numpy's global generator.
         monitor: whether the infos of ``step`` report the return and length of each episode.
+
+    Attributes:
+        row_settings: a class that sets this lets the environments of several models be stepped as one batch. It names
+            the attributes that the three methods read, hashable ones, and promises three things: they read no others
+            but ``device`` and ``num_envs``, which is the number of rows, whatever that is; what becomes of a row
+            depends on that row alone; and ``initial_state`` draws with :meth:`uniform` only. A subclass has to say so
+            again. ``None`` promises nothing.
+        generator: of the start states.
     """
+
+    row_settings: ClassVar[tuple[str, ...] | None] = None
+    # Of a stack: those of all its parts.
+    _generators: Sequence[torch.Generator] | None = None
 
     def __init__(
         self,
@@ -194,6 +233,14 @@ class TorchVecEnv(DeviceVecEnv):
     @abstractmethod
     def initial_state(self) -> Tensor:
         """Draw start states ``[B, S]`` from ``self.generator``."""
+
+    def uniform(self, columns: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Draw numbers ``[B, columns]`` from [0, 1), for start states; in a stack each part from its own generator."""
+        numbers = torch.empty(self.num_envs, columns, dtype=dtype, device=self.device)
+        generators = self._generators or (self.generator,)
+        for part, generator in zip(numbers.chunk(len(generators)), generators, strict=True):
+            part.uniform_(generator=generator)
+        return numbers
 
     @abstractmethod
     def transition(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -242,6 +289,19 @@ class TorchVecEnv(DeviceVecEnv):
             infos=self.infos,
         )
 
+    def stack_kind(self) -> Hashable | None:
+        """Return class, size and settings, if the class names these itself and there is a state to step."""
+        names = vars(type(self)).get("row_settings")
+        if names is None or self._state is None:
+            return None
+        settings = tuple(getattr(self, name) for name in names)
+        return (type(self), self.num_envs, str(self.device), self.max_episode_steps, settings)
+
+    @classmethod
+    def stack(cls, envs: Sequence[Self]) -> EnvStack:
+        """See :meth:`DeviceVecEnv.stack`."""
+        return _TorchStack(envs)
+
     def get_state(self) -> dict[str, Any]:
         """Return everything that determines the future, as numpy arrays and JSON values."""
         return {
@@ -273,6 +333,33 @@ class TorchVecEnv(DeviceVecEnv):
         self._elapsed = torch.tensor(state["elapsed"], device=self.device)
         self._episode_return = np.array(state["episode_return"])
         self._episode_length = np.array(state["episode_length"])
+
+
+class _TorchStack:
+    """Environments of one class and settings as a single one with all their rows, which draws from all generators."""
+
+    def __init__(self, envs: Sequence[TorchVecEnv]) -> None:
+        self._envs = envs
+        states = [env._state for env in envs if env._state is not None]
+        self._whole = whole = copy.copy(envs[0])
+        whole.num_envs = sum(env.num_envs for env in envs)
+        whole.infos = [info for env in envs for info in env.infos]
+        whole._generators = [env.generator for env in envs]
+        del whole.generator  # whoever draws from one alone would not see the others' episodes
+        whole._state = torch.cat(states)
+        whole._elapsed = torch.cat([env._elapsed for env in envs])
+
+    def step_tensor(self, actions: Tensor) -> TensorStep:
+        """Step all rows."""
+        return self._whole.step_tensor(actions)
+
+    def put_back(self) -> None:
+        """Give each environment its rows; the generators are its own already."""
+        assert self._whole._state is not None
+        count = len(self._envs)
+        parts = zip(self._envs, self._whole._state.chunk(count), self._whole._elapsed.chunk(count), strict=True)
+        for env, state, elapsed in parts:
+            env._state, env._elapsed = state.clone(), elapsed.clone()
 
 
 def _to_numpy(value: Observation) -> Any:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from maxent_onpolicy.engine.lockstep import Member, run_in_lockstep
+from maxent_onpolicy.engine.lockstep import WAIT, Member, RandomState, run_in_lockstep
 
 
 def draws(count: int) -> list[float]:
@@ -109,3 +109,30 @@ def test_an_interrupt_ends_all_members() -> None:
         run_in_lockstep([function] * 3, interrupted)
 
     assert left == ["left"] * 3
+
+
+def test_a_request_may_wait_for_those_of_others() -> None:
+    def serve(requests: list[str]) -> list[object]:
+        return [WAIT if request == "last" and len(set(requests)) > 1 else tuple(requests) for request in requests]
+
+    def function(names: list[str], member: Member) -> list[object]:
+        return [member.meet(name) for name in names]
+
+    members = run_in_lockstep([lambda m: function(["last"], m), lambda m: function(["a", "b", "last"], m)], serve)
+
+    assert members[0].result == [("last", "last")]
+    assert members[1].result == [("last", "a"), ("last", "b"), ("last", "last")]
+
+
+def test_draws_made_for_somebody_are_those_of_the_global_generator() -> None:
+    torch.manual_seed(5)
+    state = RandomState()
+    generator = state.generator(torch.device("cpu"))
+    drawn = torch.randn(7, generator=generator)
+    state.advance(generator)
+
+    assert torch.equal(torch.randn(7), drawn)
+    following = torch.randn(3)
+    torch.manual_seed(6)
+    state.restore()
+    assert torch.equal(torch.randn(3), following)

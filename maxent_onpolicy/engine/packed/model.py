@@ -1,6 +1,7 @@
 """A policy as packed parameters, stacked networks and a packed action distribution."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from gymnasium import spaces
@@ -169,6 +170,23 @@ class PackedModel(PackedNetworks):
         mlp, index, rows = self._places["actor"]
         assert isinstance(rows, slice)
         return PackedActor(mlp, index, rows.stop, self, columns)
+
+
+def model_kind(model: PackedModel) -> tuple[Any, ...]:
+    """Return what models must share to be stacked: device, shapes, action space and action distribution."""
+    layout, distribution = model.parameters.layout, model.policy.action_dist
+    heads = tuple(
+        (network.name, tuple(head.out_features for head in network.heads))
+        for stack in layout.stacks
+        for network in stack.networks
+    )
+    stacks = tuple((stack.activation, stack.blocks) for stack in layout.stacks)
+    networks = (layout.size, layout.log_std, stacks, heads, str(model.policy.action_space))
+    # What tells one action distribution from another.
+    plain = {
+        name: item for name, item in vars(distribution).items() if isinstance(item, bool | int | float | str | tuple)
+    }
+    return (model.device, networks, type(distribution), tuple(sorted(plain.items(), key=lambda item: item[0])))
 
 
 class PackedActor:

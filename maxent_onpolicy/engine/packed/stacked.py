@@ -6,36 +6,46 @@ one of ``[S, R, n]``, and one batched product serves all. The rows never mix: ea
 model's numbers are those that it would have alone, to rounding.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from maxent_onpolicy.engine.lockstep import Member
+from maxent_onpolicy.engine.buffer import RolloutBuffer
+from maxent_onpolicy.engine.finite import naming_divergence
+from maxent_onpolicy.engine.listeners import tell_of_rollout
+from maxent_onpolicy.engine.lockstep import WAIT, Member
 from maxent_onpolicy.engine.metrics import UpdateMetrics
 from maxent_onpolicy.engine.packed.adam import DeviceAdam, HostAdam
 from maxent_onpolicy.engine.packed.arrays import NUMPY
 from maxent_onpolicy.engine.packed.device import DeviceEpochs
 from maxent_onpolicy.engine.packed.engine import PackedEngine
 from maxent_onpolicy.engine.packed.minibatches import Minibatches
-from maxent_onpolicy.engine.packed.model import PackedModel, PackedNetworks
+from maxent_onpolicy.engine.packed.model import PackedModel, PackedNetworks, model_kind
 from maxent_onpolicy.engine.packed.ppo import PPOSettings
 from maxent_onpolicy.engine.packed.threads import few_threads
+from maxent_onpolicy.engine.packed.together import RolloutRequest, collect_all, locals_after, why_not_together
 from maxent_onpolicy.engine.packed.update import PackedUpdate
+from maxent_onpolicy.engine.rollout import begin_rollout, evaluate_rollout, fill_rollout, steps_on_tensors
 
 if TYPE_CHECKING:
     from maxent_onpolicy.algorithms.base import OnPolicyAlgorithm
     from maxent_onpolicy.algorithms.ppo import PPO, ClipRanges
+
+logger = logging.getLogger(__name__)
 
 # On the CPU stacking saves calls, and costs cache misses: larger minibatches are faster one model after the other.
 HOST_COLUMNS = 128
 
 
 class MemberEngine(PackedEngine):
-    """The packed engine of a model that makes its minibatch steps together with others.
+    """The packed engine of a model that collects rollouts and makes its minibatch steps together with others.
 
     Args:
         algorithm: its policy must fit.
@@ -50,6 +60,35 @@ class MemberEngine(PackedEngine):
     def leave(self) -> None:
         """Part with the others."""
         self._member = self._trainer = None
+
+    def collect(
+        self,
+        algorithm: "OnPolicyAlgorithm",
+        env: VecEnv,
+        callback: BaseCallback,
+        buffer: RolloutBuffer,
+        n_steps: int,
+    ) -> bool:
+        """Fill the buffer; together with others where environments live on tensors and nobody listens to each step."""
+        if self._member is None or not steps_on_tensors(env):
+            return super().collect(algorithm, env, callback, buffer, n_steps)
+        self.model.parameters.adopt(algorithm.policy)
+        self._values = {}
+        begin_rollout(algorithm, callback, buffer)
+        reason = "a callback that changed the policy"
+        if not self.fits(algorithm) or (reason := why_not_together(env, callback, buffer, self.model) or ""):
+            logger.debug(f"The rollout is collected for this model alone because of {reason}")
+            return fill_rollout(algorithm, env, callback, buffer, n_steps, deferred=True)
+        self.model.parameters.adopt(algorithm.policy)  # what a callback has loaded
+        start = algorithm.num_timesteps
+        request = RolloutRequest(algorithm, self.model, env, buffer, self._member)  # type: ignore[arg-type]
+        self._member.meet(request)
+        with naming_divergence(algorithm.policy, f"actions of the rollout from step {start} cannot be evaluated"):
+            evaluate_rollout(algorithm.policy, buffer)
+        assert algorithm.ep_info_buffer is not None
+        algorithm.device_episodes.report(algorithm.ep_info_buffer)
+        tell_of_rollout(callback, n_steps, locals_after(request, callback))
+        return True
 
     def update(self, algorithm: "PPO", clip: "ClipRanges") -> UpdateMetrics:
         """Train on the rollout for all epochs, or until the KL divergence is too large."""
@@ -71,17 +110,18 @@ class MemberTrainer:
 
     Attributes:
         epoch: the matrix ``[R, n]``; after the first epoch a part of the matrix of all.
+        member: as given.
         update: as given.
     """
 
     def __init__(self, member: Member, update: PackedUpdate) -> None:
-        self._member = member
+        self.member = member
         self.update = update
         self.epoch = torch.zeros(update.rows.total, update.samples, device=update.model.device)
 
     def train(self, settings: PPOSettings) -> int:
         """Return the number of minibatches computed; negative if the last of them stopped the update."""
-        done: int = self._member.meet(EpochRequest(self, settings))
+        done: int = self.member.meet(EpochRequest(self, settings))
         return done
 
 
@@ -104,17 +144,36 @@ class EpochRequest:
 
     def kind(self) -> tuple[Any, ...]:
         """Return what models must share to be stacked."""
-        model, settings = self.model, self.settings
-        layout = model.parameters.layout
-        heads = tuple(
-            (network.name, tuple(head.out_features for head in network.heads))
-            for stack in layout.stacks
-            for network in stack.networks
-        )
-        stacks = tuple((stack.activation, stack.blocks) for stack in layout.stacks)
+        settings = self.settings
         options = (settings.ent_coef, settings.value_clip is None, settings.betas, settings.adam_epsilon)
-        networks = (layout.size, layout.log_std, stacks, heads, str(model.policy.action_space))
-        return (model.device, networks, _distribution(model), tuple(self.trainer.update.sizes), options)
+        return (model_kind(self.model), tuple(self.trainer.update.sizes), options)
+
+
+class StackedWork:
+    """Serves all models that have met: rollouts and epochs of one kind at once, others apart.
+
+    A rollout waits until all those who take part in common ones are at theirs. Else models that stop their updates
+    early would from then on collect by themselves.
+    """
+
+    def __init__(self) -> None:
+        self._updates = StackedUpdates()
+        self._collecting: set[Member] = set()
+
+    def __call__(self, requests: Sequence[Any]) -> list[Any]:
+        """Do what is asked for; return a reply for each. Requests that are of neither kind get ``None``."""
+        replies: list[Any] = [None] * len(requests)
+        epochs = {index: each for index, each in enumerate(requests) if isinstance(each, EpochRequest)}
+        rollouts = {index: each for index, each in enumerate(requests) if isinstance(each, RolloutRequest)}
+        self._collecting.update(each.member for each in rollouts.values())
+        if any(each.trainer.member in self._collecting for each in epochs.values()):
+            replies = [WAIT if index in rollouts else None for index in range(len(requests))]
+        else:
+            for index, error in zip(rollouts, collect_all(list(rollouts.values())), strict=True):
+                replies[index] = error
+        for index, done in zip(epochs, self._updates(list(epochs.values())), strict=True):
+            replies[index] = done
+        return replies
 
 
 class StackedUpdates:
@@ -226,10 +285,3 @@ class Stacked:
                     break
             adam.apply()
         return done
-
-
-def _distribution(model: PackedModel) -> tuple[Any, ...]:
-    """Return what tells one action distribution from another."""
-    kind = model.policy.action_dist
-    plain = {name: value for name, value in vars(kind).items() if isinstance(value, bool | int | float | str | tuple)}
-    return (type(kind), tuple(sorted(plain.items(), key=lambda item: item[0])))

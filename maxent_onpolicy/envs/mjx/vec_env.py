@@ -2,18 +2,20 @@
 
 import importlib
 import inspect
-from typing import Any
+from collections.abc import Hashable, Sequence
+from typing import Any, Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
 from maxent_onpolicy.envs.capture import StateNotRestorableError
-from maxent_onpolicy.envs.mjx.tasks import TASKS, SimState, Simulation
+from maxent_onpolicy.envs.mjx.tasks import TASKS, SimState, SimStep, Simulation
 from maxent_onpolicy.envs.tensor import TensorStep
-from maxent_onpolicy.envs.torch_vec_env import DeviceVecEnv
+from maxent_onpolicy.envs.torch_vec_env import DeviceVecEnv, EnvStack
 from maxent_onpolicy.validation import check_choice, check_integer, did_you_mean
 
 # Of Gymnasium's constructors, but without meaning here.
@@ -68,6 +70,7 @@ class MjxVecEnv(DeviceVecEnv):
             self.simulation = Simulation(env_id, template.model, self.options, num_envs, max_episode_steps)
         self._reset_function = jax.jit(self.simulation.reset)
         self._step_function = jax.jit(self.simulation.step)
+        self._stack_function = jax.jit(self._step_stack)
         self._sim_state: SimState | None = None
         self._key: Any = None
         super().__init__(
@@ -100,6 +103,9 @@ class MjxVecEnv(DeviceVecEnv):
             raise RuntimeError("call reset() before the first step")
         action = to_jax(actions.detach().to(self.device, torch.float32))
         self._sim_state, result = self._step_function(self._sim_state, action)
+        return self._tensor_step(result, self.infos)
+
+    def _tensor_step(self, result: SimStep, infos: list[dict[str, Any]]) -> TensorStep:
         return TensorStep(
             observation=to_torch(result.observation).to(torch.float32),
             reward=to_torch(result.reward).to(torch.float32),
@@ -107,8 +113,27 @@ class MjxVecEnv(DeviceVecEnv):
             truncated=to_torch(result.truncated),
             final_index=None,
             final_observation=None if self.max_episode_steps is None else to_torch(result.final).to(torch.float32),
-            infos=self.infos,
+            infos=infos,
         )
+
+    def _step_stack(self, state: SimState, action: jax.Array) -> tuple[SimState, SimStep]:
+        """Step ``S`` environments like this one: states ``[S, B, ...]``, actions and results ``[S·B, ...]``."""
+        parts = action.reshape(-1, self.num_envs, *action.shape[1:])
+        following, step = jax.vmap(self.simulation.step)(state, parts)
+        return following, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), step)
+
+    def stack_kind(self) -> Hashable | None:
+        """Return task, size and settings."""
+        if type(self) is not MjxVecEnv or self._sim_state is None:
+            return None
+        precision = str(self._sim_state.qpos.dtype)
+        options = repr(sorted(self.options.items()))
+        return (self.env_id, self.num_envs, self.max_episode_steps, self.jax_device, precision, options)
+
+    @classmethod
+    def stack(cls, envs: Sequence[Self]) -> EnvStack:
+        """See :meth:`DeviceVecEnv.stack`; the first step of so many compiles anew."""
+        return _MjxStack(envs)
 
     def get_state(self) -> dict[str, Any]:
         """Return everything that determines the future, as numpy arrays and JSON values."""
@@ -138,6 +163,37 @@ class MjxVecEnv(DeviceVecEnv):
         self._sim_state = saved
         self._episode_return = np.array(state["episode_return"])
         self._episode_length = np.array(state["episode_length"])
+
+
+class _MjxStack:
+    """Environments of one task and settings, mapped over: one compiled step, each with random numbers of its own."""
+
+    def __init__(self, envs: "Sequence[MjxVecEnv]") -> None:
+        self._envs = envs
+        self._infos = [info for env in envs for info in env.infos]
+        self._state: SimState = _joined([env._sim_state for env in envs])
+
+    def step_tensor(self, actions: Tensor) -> TensorStep:
+        """Step all rows."""
+        first = self._envs[0]
+        action = to_jax(actions.detach().to(first.device, torch.float32))
+        self._state, result = first._stack_function(self._state, action)
+        return first._tensor_step(result, self._infos)
+
+    def put_back(self) -> None:
+        """Give each environment its state."""
+        for env, state in zip(self._envs, _parted(self._state), strict=True):
+            env._sim_state = state
+
+
+@jax.jit
+def _joined(states: list[SimState]) -> SimState:
+    return jax.tree.map(lambda *parts: jnp.stack(parts), *states)
+
+
+@jax.jit
+def _parted(state: SimState) -> list[SimState]:
+    return [jax.tree.map(lambda leaf, index=index: leaf[index], state) for index in range(len(state.elapsed))]
 
 
 def to_torch(array: jax.Array) -> Tensor:
