@@ -6,13 +6,18 @@ r"""Seconds that many seeds take one after the other, and trained together by ``
 
 Both ways train the same models, in turn, round after round, in this process and with one thread. Seconds are the least
 of all rounds, since whatever else the machine does only adds to them; `ratio_min` and `ratio_max` are those of single
-rounds. `update` is all that is no rollout: the updates, and what making models costs.
+rounds. `rollout` includes the estimation of advantages; `update` is all the rest: the updates, and what making models
+costs.
 """
 
 import argparse
 import csv
 import os
+import threading
 import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,33 +25,64 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
 from maxent_onpolicy import PPO, MaxEntPPO, make_vec_env, train_seeds
+from maxent_onpolicy.engine.lockstep import Member
+from maxent_onpolicy.engine.packed import stacked
 
 ALGORITHMS = {"PPO": PPO, "MaxEntPPO": MaxEntPPO}
 WAYS = ("one_by_one", "together")
+PARTS = ("seconds", "rollout", "update")
 COLUMNS = (
     *("algorithm", "environment", "backend", "device", "seeds", "n_envs", "n_steps", "batch_size", "iterations"),
-    *("seconds_one_by_one", "seconds_together", "seconds_ratio", "seconds_ratio_min", "seconds_ratio_max"),
-    *("update_one_by_one", "update_together", "update_ratio", "update_ratio_min", "update_ratio_max"),
+    *(f"{part}_{what}" for part in PARTS for what in (*WAYS, "ratio", "ratio_min", "ratio_max")),
     *("rounds", "load", "cores", "gpu", "torch"),
 )
 
 
 class RolloutClock(BaseCallback):
-    """Adds up the seconds that rollouts take; the rest of a training is its updates."""
+    """Adds up the seconds that a model's rollouts take; the rest of a training is its updates.
 
-    def __init__(self) -> None:
+    Args:
+        waiting: seconds that each thread has waited for others, which do not count.
+    """
+
+    every_step = False
+
+    def __init__(self, waiting: Counter[int]) -> None:
         super().__init__()
         self.seconds = 0.0
-        self._start = 0.0
+        self._waiting = waiting
+
+    def _now(self) -> float:
+        return time.perf_counter() - self._waiting[threading.get_ident()]
 
     def _on_rollout_start(self) -> None:
-        self._start = time.perf_counter()
+        self.seconds -= self._now()
 
     def _on_rollout_end(self) -> None:
-        self.seconds += time.perf_counter() - self._start
+        self.seconds += self._now()
 
     def _on_step(self) -> bool:
         return True
+
+
+@contextmanager
+def timing(owner: Any, name: str) -> Iterator[Counter[int]]:
+    """Add up the seconds that calls of a function take, for each thread that makes them."""
+    seconds: Counter[int] = Counter()
+    function = getattr(owner, name)
+
+    def timed(*args: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return function(*args)
+        finally:
+            seconds[threading.get_ident()] += time.perf_counter() - start
+
+    setattr(owner, name, timed)
+    try:
+        yield seconds
+    finally:
+        setattr(owner, name, function)
 
 
 class Training:
@@ -68,37 +104,36 @@ class Training:
         extra = {"device": self.options.device} if self.options.backend in ("torch", "mjx") else {}
         return make_vec_env(self.environment, self.options.n_envs, seed, self.options.backend, **extra)
 
-    def _one_by_one(self, clock: RolloutClock) -> list[Any]:
-        models = []
+    def _one_by_one(self) -> tuple[list[Any], float]:
+        clock, models = RolloutClock(Counter()), []
         for seed in range(self.options.seeds):
             model = self.algorithm("MlpPolicy", self._make_env(seed), seed=seed, **self.keywords)
             models.append(model.learn(self.timesteps, clock))
-        return models
+        return models, clock.seconds
 
-    def _together(self, clock: RolloutClock) -> list[Any]:
+    def _together(self) -> tuple[list[Any], float]:
         seeds, clocks = range(self.options.seeds), []
 
         def callback(model: Any) -> RolloutClock:
-            clocks.append(RolloutClock())
+            clocks.append(RolloutClock(waiting))
             return clocks[-1]
 
-        models = train_seeds(
-            self.algorithm, "MlpPolicy", self._make_env, seeds, self.timesteps, callbacks=callback, **self.keywords
-        )
-        clock.seconds = sum(each.seconds for each in clocks)
-        return models
+        with timing(Member, "meet") as waiting, timing(stacked, "collect_all") as common:
+            models = train_seeds(
+                self.algorithm, "MlpPolicy", self._make_env, seeds, self.timesteps, callbacks=callback, **self.keywords
+            )
+        return models, sum(each.seconds for each in clocks) + sum(common.values())
 
-    def measure(self, way: str) -> tuple[float, float]:
-        """Return the seconds of a training, and those of all that is not rollout."""
-        clock = RolloutClock()
+    def measure(self, way: str) -> dict[str, float]:
+        """Return the seconds of a training, and those of its parts."""
         start = time.perf_counter()
-        models = getattr(self, f"_{way}")(clock)
+        models, rollout = getattr(self, f"_{way}")()
         if self.options.device == "cuda":
             torch.cuda.synchronize()
         seconds = time.perf_counter() - start
         for model in models:
             model.env.close()
-        return seconds, seconds - clock.seconds
+        return {"seconds": seconds, "rollout": rollout, "update": seconds - rollout}
 
 
 def row_of(environment: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -109,12 +144,12 @@ def row_of(environment: str, options: argparse.Namespace) -> dict[str, Any]:
         training.measure(way)  # whatever the first time costs
     rounds = [{way: training.measure(way) for way in WAYS} for _ in range(options.rounds)]
     row: dict[str, Any] = {name: getattr(options, name) for name in COLUMNS if hasattr(options, name)}
-    for part, name in enumerate(("seconds", "update")):
-        for way in WAYS:
-            row[f"{name}_{way}"] = round(min(each[way][part] for each in rounds), 3)
+    for part in PARTS:
+        least = {way: min(each[way][part] for each in rounds) for way in WAYS}
+        row |= {f"{part}_{way}": round(seconds, 3) for way, seconds in least.items()}
         ratios = [each["one_by_one"][part] / each["together"][part] for each in rounds]
-        row |= {f"{name}_ratio": round(row[f"{name}_one_by_one"] / row[f"{name}_together"], 3)}
-        row |= {f"{name}_ratio_min": round(min(ratios), 3), f"{name}_ratio_max": round(max(ratios), 3)}
+        row |= {f"{part}_ratio": round(least["one_by_one"] / least["together"], 3)}
+        row |= {f"{part}_ratio_min": round(min(ratios), 3), f"{part}_ratio_max": round(max(ratios), 3)}
     gpu = torch.cuda.get_device_name() if options.device == "cuda" else ""
     return row | {
         "environment": environment,

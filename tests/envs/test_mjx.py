@@ -8,7 +8,7 @@ import pytest
 import torch
 from stepping import actions_for, check_continues
 
-from maxent_onpolicy import PPO, make_vec_env
+from maxent_onpolicy import PPO, make_vec_env, train_seeds
 from maxent_onpolicy.envs import VecNormalize
 
 jax = pytest.importorskip("jax")
@@ -216,3 +216,48 @@ def test_errors_name_the_argument(env_id, options, message):
 
 def test_automatic_choice_leaves_mjx_alone():
     assert not isinstance(make_vec_env("Hopper-v5", 1), MjxVecEnv)
+
+
+@pytest.mark.slow
+def test_a_stack_steps_each_environment_as_it_steps_itself():
+    def make():
+        envs = [MjxVecEnv("HalfCheetah-v5", 3, 12, "cpu", seed) for seed in (1, 2)]
+        for env in envs:
+            env.reset_tensor()
+        return envs
+
+    alone, together = make(), make()
+    assert together[0].stack_kind() == together[1].stack_kind() is not None
+    stack = MjxVecEnv.stack(together)
+    ended = 0
+    for action in actions_for(alone[0], 30):
+        actions = torch.as_tensor(np.concatenate([action, 0.5 * action]))
+        whole = stack.step_tensor(actions)
+        parts = [env.step_tensor(part) for env, part in zip(alone, actions.chunk(2), strict=True)]
+        for name in ("observation", "reward", "terminated", "truncated", "final_observation"):
+            expected = torch.cat([getattr(part, name) for part in parts])
+            torch.testing.assert_close(getattr(whole, name), expected, rtol=1e-3, atol=1e-3)
+        ended += (whole.terminated | whole.truncated).sum().item()
+    assert ended >= 12
+    stack.put_back()
+    for one, other in zip(alone, together, strict=True):
+        state, own = other.get_state()["simulation"], one.get_state()["simulation"]
+        np.testing.assert_array_equal(state["key"], own["key"])
+        np.testing.assert_array_equal(state["elapsed"], own["elapsed"])
+        np.testing.assert_allclose(state["qpos"], own["qpos"], atol=1e-3)
+
+
+@pytest.mark.slow
+def test_seeds_are_collected_in_one_loop(monkeypatch):
+    def make(seed):
+        return MjxVecEnv("HalfCheetah-v5", 4, 1000, "cpu", seed)
+
+    options = {"n_steps": 8, "batch_size": 32, "n_epochs": 2, "device": "cpu"}
+    with monkeypatch.context() as patch:
+        patch.setattr(MjxVecEnv, "step_tensor", lambda self, actions: pytest.fail("stepped by itself"))
+        models = train_seeds(PPO, "MlpPolicy", make, [1, 2], 64, **options)
+    for seed, model in zip((1, 2), models, strict=True):
+        own = PPO("MlpPolicy", make(seed), seed=seed, **options).learn(64)
+        for field in ("observation", "action", "reward", "value"):
+            ours, theirs = (getattr(each.rollout_buffer, field) for each in (model, own))
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
