@@ -16,7 +16,9 @@ from maxent_onpolicy import PPO, MaxEntPPO, make_vec_env
 from maxent_onpolicy.algorithms.train_seeds import train_together
 from maxent_onpolicy.engine.finite import NonFiniteError
 from maxent_onpolicy.engine.lockstep import Member
-from maxent_onpolicy.engine.packed import stacked
+from maxent_onpolicy.engine.packed import model as packed_model
+from maxent_onpolicy.engine.packed import stacked, stacked_evaluation, together
+from maxent_onpolicy.engine.packed.arrays import NUMPY, TORCH
 from maxent_onpolicy.envs.normalize import VecNormalize
 from maxent_onpolicy.envs.torch_native import TorchCartPole, TorchPendulum
 from maxent_onpolicy.envs.torch_vec_env import TorchVecEnv
@@ -178,6 +180,46 @@ def test_rollouts_together_are_each_models_own(name: str, collected: list[int]) 
         assert_same(member.result, train_alone(seed, make, steps), tolerance)
 
 
+@pytest.mark.parametrize("arrays", [NUMPY, TORCH], ids=["numpy", "torch"])
+@pytest.mark.parametrize(
+    "name", ["cartpole", "pendulum", "tanh", "state_std", "multi_discrete", "multi_binary", "own_trunk"]
+)
+def test_a_device_evaluates_all_rollouts_at_once(name: str, arrays: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    trunk = (MaxEntPPO, {"policy_kwargs": {"entropy_net_arch": [16], "net_arch": [32]}, "popart": True}, 1e-5)
+    cls, options, tolerance = {**SETTINGS, "own_trunk": trunk}[name]
+    evaluate = together.evaluate_together
+    evaluated: list[int] = []
+
+    def on_device(models: Any, *rollout: Any) -> Any:
+        evaluated.append(len(models))
+        with monkeypatch.context() as patch:
+            patch.setattr(packed_model, "arrays_for", lambda device: arrays)
+            patch.setattr(stacked_evaluation, "COLUMNS", 300)  # several chunks, the last a smaller one
+            return evaluate(models, *rollout)
+
+    def never(*args: Any) -> None:
+        pytest.fail("evaluated by itself")
+
+    make, seeds = maker(cls, **options), (4, 1, 8)
+    with monkeypatch.context() as patch:
+        patch.setattr(together, "evaluates_together", lambda device: True)
+        patch.setattr(together, "evaluate_together", on_device)
+        patch.setattr(stacked, "evaluate_rollout", never)
+        members = train(dict.fromkeys(seeds, make), 512)
+
+    assert evaluated == [3, 3]
+    for seed, member in zip(seeds, members, strict=True):
+        alone = train_alone(seed, make, 512)
+        # Adam makes a step of the smallest gradient's rounding.
+        assert_same(member.result, alone, max(tolerance, 2e-4))
+        torch.testing.assert_close(
+            member.result[0].rollout_buffer.value, alone[0].rollout_buffer.value, rtol=0, atol=2e-4
+        )
+        if cls is MaxEntPPO:
+            ours, theirs = (each.rollout_buffer.entropy_value for each in (member.result[0], alone[0]))
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-4)
+
+
 def test_a_single_model_and_one_that_goes_on_alone(collected: list[int]) -> None:
     make = maker(MaxEntPPO)
 
@@ -209,6 +251,29 @@ def test_variants_and_early_stops_do_not_part_the_rollouts(collected: list[int])
     assert len({member.result[0]._n_updates for member in members}) > 1
     for (seed, make), member in zip(makers.items(), members, strict=True):
         assert_same(member.result, train_alone(seed, make, 4 * 256), 1e-5)
+
+
+def test_a_device_records_its_steps_once_though_models_stop_early(
+    collected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = stacked.Stacked.__init__
+    made: list[tuple[int, int]] = []
+
+    def with_torch(self: Any, requests: Any) -> None:
+        made.append((len(requests), len(collected)))
+        with monkeypatch.context() as patch:
+            patch.setattr(packed_model, "arrays_for", lambda device: TORCH)
+            make(self, requests)
+
+    monkeypatch.setattr(stacked.Stacked, "__init__", with_torch)
+    makers = {seed: maker(n_epochs=5, target_kl=limit) for seed, limit in ((1, 1e-4), (2, None), (3, 0.003))}
+
+    members = train(makers, 4 * 256)
+
+    assert collected == [3, 3, 3, 3]
+    assert [each for each in made if each[1] < 4] == [(3, 1)]
+    for (seed, own), member in zip(makers.items(), members, strict=True):
+        assert_same(member.result, train_alone(seed, own, 4 * 256), 1e-3)
 
 
 def test_those_of_other_kinds_are_collected_apart() -> None:

@@ -166,8 +166,10 @@ def test_the_devices_step_is_the_hosts(name: str, monkeypatch: pytest.MonkeyPatc
     update_together(host)
 
     make = stacked.Stacked.__init__
+    made: list[int] = []
 
     def with_torch(self: Any, requests: Any) -> None:
+        made.append(len(requests))
         with monkeypatch.context() as patch:
             patch.setattr(packed_model, "arrays_for", lambda device: TORCH)
             make(self, requests)
@@ -175,6 +177,9 @@ def test_the_devices_step_is_the_hosts(name: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(stacked.Stacked, "__init__", with_torch)
     update_together(device)
 
+    # Its steps are recorded once, whoever stops early, until most have left.
+    assert made == ([3, 1] if name == "target_kl" else [3])
+    assert len({model._n_updates for model in device}) == (3 if name == "target_kl" else 1)
     for a, b in zip(host, device, strict=True):
         assert largest_difference(a, b) <= 1e-5
         assert a._n_updates == b._n_updates

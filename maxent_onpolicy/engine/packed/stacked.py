@@ -7,8 +7,9 @@ model's numbers are those that it would have alone, to rounding.
 """
 
 import logging
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,9 +83,13 @@ class MemberEngine(PackedEngine):
         self.model.parameters.adopt(algorithm.policy)  # what a callback has loaded
         start = algorithm.num_timesteps
         request = RolloutRequest(algorithm, self.model, env, buffer, self._member)  # type: ignore[arg-type]
-        self._member.meet(request)
-        with naming_divergence(algorithm.policy, f"actions of the rollout from step {start} cannot be evaluated"):
-            evaluate_rollout(algorithm.policy, buffer)
+        values = self._member.meet(request)
+        if values is not None:
+            self._values = values
+            buffer.log_prob, buffer.value = values["log_prob"], values["value"]
+        else:
+            with naming_divergence(algorithm.policy, f"actions of the rollout from step {start} cannot be evaluated"):
+                evaluate_rollout(algorithm.policy, buffer)
         assert algorithm.ep_info_buffer is not None
         algorithm.device_episodes.report(algorithm.ep_info_buffer)
         tell_of_rollout(callback, n_steps, locals_after(request, callback))
@@ -169,8 +174,8 @@ class StackedWork:
         if any(each.trainer.member in self._collecting for each in epochs.values()):
             replies = [WAIT if index in rollouts else None for index in range(len(requests))]
         else:
-            for index, error in zip(rollouts, collect_all(list(rollouts.values())), strict=True):
-                replies[index] = error
+            for index, outcome in zip(rollouts, collect_all(list(rollouts.values())), strict=True):
+                replies[index] = outcome
         for index, done in zip(epochs, self._updates(list(epochs.values())), strict=True):
             replies[index] = done
         return replies
@@ -184,6 +189,8 @@ class StackedUpdates:
 
     def __call__(self, requests: Sequence[EpochRequest]) -> list[int]:
         """Make the steps of all requests; return for each what :meth:`MemberTrainer.train` does."""
+        if not requests:  # but for rollouts, after which the same models train on
+            return []
         groups: dict[tuple[Any, ...], list[int]] = {}
         for index, request in enumerate(requests):
             groups.setdefault(request.kind(), []).append(index)
@@ -223,24 +230,36 @@ class Stacked:
             self._device_epochs = DeviceEpochs(self._minibatches, DeviceAdam(*vectors), device)
 
     def holds(self, requests: Sequence[EpochRequest]) -> bool:
-        """Whether these are the models it was made for, in the same order."""
-        return [id(request.trainer) for request in requests] == [id(trainer) for trainer in self._trainers]
+        """Whether these are the models it was made for, in the same order.
+
+        On a device some of them are enough, where the others have only stopped their updates early, or few have ended:
+        to make another stack, and to record its steps, would take longer than to compute theirs in vain.
+        """
+        here = [request.trainer for request in requests]
+        if here == self._trainers:
+            return True
+        ended = sum(trainer.member.ended for trainer in self._trainers)
+        return self._host_adam is None and 2 * ended <= self.count and set(here) <= set(self._trainers)
 
     @torch.no_grad()
     def train(self, requests: Sequence[EpochRequest]) -> list[int]:
         """Make the steps of one epoch for each model; return for each what :meth:`MemberTrainer.train` does."""
-        self._load(requests)
-        settings = [request.settings for request in requests]
+        places = [self._trainers.index(request.trainer) for request in requests]
+        self._load(requests, places)
+        # Those who are not here make no step: any divergence is too much.
+        settings = [replace(requests[0].settings, target_kl=-math.inf)] * self.count
+        for place, request in zip(places, requests, strict=True):
+            settings[place] = request.settings
         with few_threads(self.networks.operations(requests[0].trainer.update.batch_size)):
             if self._host_adam is None:
                 done = self._device_epochs.run(settings)
             else:
                 done = self._run_on_host(settings, self._host_adam)
-        self._store(requests)
-        return done
+        self._store(requests, places)
+        return [done[place] for place in places]
 
-    def _load(self, requests: Sequence[EpochRequest]) -> None:
-        for index, request in enumerate(requests):
+    def _load(self, requests: Sequence[EpochRequest], places: Sequence[int]) -> None:
+        for index, request in zip(places, requests, strict=True):
             for own, row in self._vectors(request.model, index):
                 row.copy_(own)
             if request.trainer.epoch is not self._rows[index]:
@@ -248,8 +267,8 @@ class Stacked:
                 # From now on the model shuffles into its part of the common matrix.
                 request.trainer.epoch = self._rows[index]
 
-    def _store(self, requests: Sequence[EpochRequest]) -> None:
-        for index, request in enumerate(requests):
+    def _store(self, requests: Sequence[EpochRequest], places: Sequence[int]) -> None:
+        for index, request in zip(places, requests, strict=True):
             for own, row in self._vectors(request.model, index):
                 own.copy_(row)
 

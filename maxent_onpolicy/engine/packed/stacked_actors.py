@@ -25,9 +25,6 @@ class StackedActors:
     Args:
         models: of one ``model_kind``.
         generators: for each, of its action noise; on the models' device.
-
-    Attributes:
-        std: standard deviations ``[S, 1, A]`` that do not depend on the state, or ``None``.
     """
 
     def __init__(self, models: Sequence[PackedModel], generators: Sequence[torch.Generator]) -> None:
@@ -42,9 +39,9 @@ class StackedActors:
         weights[-1] = weights[-1][:, : stack.networks[index].heads[0].out_features]
         self._layers = [(weight[..., -1].unsqueeze(1), weight[..., :-1].mT) for weight in weights]
         self._activate = torch.tanh if stack.activation == "tanh" else torch.relu
-        self.std: Tensor | None = None
+        self._std: Tensor | None = None
         if layout.log_std is not None:
-            self.std = self._std_of(flat[:, None, layout.log_std : layout.log_std + layout.action_dim])
+            self._std = self._std_of(flat[:, None, layout.log_std : layout.log_std + layout.action_dim])
 
     def parameters(self, observation: Tensor) -> Tensor:
         """Return the distributions' parameters ``[S, B, O]`` for observations ``[S·B, ...]``."""
@@ -68,6 +65,17 @@ class StackedActors:
             actions = self._sample_gaussian(parameters)
         return actions.reshape(-1, *(space.shape or ()))
 
+    def std(self, parameters: Tensor) -> Tensor | None:
+        """Return standard deviations for parameters ``[T, S·B, O]``: ``[T, S·B, A]``, or ``[1, S, A]`` if free of them.
+
+        ``None`` if actions are not Gaussian.
+        """
+        if not isinstance(self._policy.action_space, spaces.Box):
+            return None
+        if self._std is not None:
+            return self._std.transpose(0, 1)
+        return self._std_of(parameters[..., get_action_dim(self._policy.action_space) :])
+
     def _draw(self, like: Tensor, draw: Draw) -> Tensor:
         noise = torch.empty(like.shape, device=like.device)
         for part, generator in zip(noise.unbind(), self._generators, strict=True):
@@ -88,7 +96,7 @@ class StackedActors:
     def _sample_gaussian(self, parameters: Tensor) -> Tensor:
         action_dim = get_action_dim(self._policy.action_space)
         mean, rest = parameters[..., :action_dim], parameters[..., action_dim:]
-        std = self._std_of(rest) if self.std is None else self.std
+        std = self._std_of(rest) if self._std is None else self._std
         noise = self._draw(mean, lambda part, generator: part.normal_(generator=generator))
         actions = mean + noise * std
         if not isinstance(self._policy.action_dist, TanhGaussianDistribution):

@@ -23,6 +23,7 @@ from maxent_onpolicy.engine.listeners import listens
 from maxent_onpolicy.engine.lockstep import Member
 from maxent_onpolicy.engine.packed.model import PackedModel, model_kind
 from maxent_onpolicy.engine.packed.stacked_actors import StackedActors, action_map
+from maxent_onpolicy.engine.packed.stacked_evaluation import evaluate_together
 from maxent_onpolicy.envs.tensor import to_device
 from maxent_onpolicy.envs.torch_vec_env import DeviceVecEnv
 
@@ -77,21 +78,29 @@ class _Step(NamedTuple):
     final_observation: Tensor | None
 
 
-def collect_all(requests: Sequence[RolloutRequest]) -> list[NonFiniteError | None]:
-    """Collect the rollouts of all who have met; those of one kind at once.
+# What is wrong with a rollout's numbers; or its log-probabilities and values; or ``None``: these are to be computed.
+Outcome = NonFiniteError | dict[str, Tensor] | None
 
-    Returns:
-        For each what is wrong with its numbers, or ``None``.
-    """
+
+def collect_all(requests: Sequence[RolloutRequest]) -> list[Outcome]:
+    """Collect the rollouts of all who have met; those of one kind at once."""
     groups: dict[tuple[Any, ...], list[int]] = {}
     for index, request in enumerate(requests):
         groups.setdefault(request.kind(), []).append(index)
-    errors: list[NonFiniteError | None] = [None] * len(requests)
+    outcomes: list[Outcome] = [None] * len(requests)
     for indices in groups.values():
         loop = _Loop([requests[index] for index in indices])
-        for index, error in zip(indices, loop.run(), strict=True):
-            errors[index] = error
-    return errors
+        for index, outcome in zip(indices, loop.run(), strict=True):
+            outcomes[index] = outcome
+    return outcomes
+
+
+def evaluates_together(device: torch.device) -> bool:
+    """Whether the rollouts of all models are evaluated at once.
+
+    On a CPU that saves next to nothing, and each policy's own modules give the same numbers to the last bit.
+    """
+    return device.type != "cpu"
 
 
 class _Loop:
@@ -108,11 +117,12 @@ class _Loop:
         self._n_envs = requests[0].env.num_envs
 
     @torch.no_grad()
-    def run(self) -> list[NonFiniteError | None]:
-        """Make all steps and hand over what came of them; return for each model what is wrong with its numbers."""
+    def run(self) -> list[Outcome]:
+        """Make all steps and hand over what came of them."""
         requests = self._requests
+        models = [request.model for request in requests]
         generators = [request.member.random.generator(self._device) for request in requests]
-        actors = StackedActors([request.model for request in requests], generators)
+        actors = StackedActors(models, generators)
         to_environment = action_map(self._policy, self._device)
         envs = [request.env for request in requests]
         stack = type(envs[0]).stack(envs)
@@ -135,10 +145,21 @@ class _Loop:
         episodes.hand_back(counters)
         for request, generator in zip(requests, generators, strict=True):
             request.member.random.advance(generator)
-        return self._hand_over(_stacked(steps), observation, actors.std)
+        whole = _stacked(steps)
+        errors = self._hand_over(whole, observation, actors.std(whole.parameters))
+        if not evaluates_together(self._device):
+            return list(errors)
+        values = evaluate_together(models, whole.observation, whole.action)
+        return [value if error is None else error for value, error in zip(values, errors, strict=True)]
 
     def _hand_over(self, steps: _Step, last: Tensor, std: Tensor | None) -> list[NonFiniteError | None]:
-        """Fill the buffers with steps ``[T, S·B, ...]``, move the models on and look for what is not finite."""
+        """Fill the buffers with steps ``[T, S·B, ...]``, move the models on and look for what is not finite.
+
+        Args:
+            steps: of all.
+            last: the observation ``[S·B, ...]`` after them.
+            std: standard deviations, ``[T, S·B, A]`` or ``[1, S, A]``, or ``None``.
+        """
         parts = [_columns(steps, rows) for rows in self._rows()]
         finite = self._finite(steps, last, std)
         errors: list[NonFiniteError | None] = []
@@ -163,13 +184,10 @@ class _Loop:
         """Return for each model whether all of its numbers are finite; the only wait for the device."""
         count = len(self._requests)
         values = [steps.observation, steps.parameters, steps.action, steps.reward, last.unsqueeze(0)]
-        flags = [
-            each.isfinite().reshape(len(each), count, -1).all(dim=2).all(dim=0)
-            for each in values
-            if each.is_floating_point()
-        ]
+        good = [each.isfinite() for each in values if each.is_floating_point()]
         if std is not None:
-            flags.append((std.isfinite() & (std > 0)).flatten(1).all(dim=1))
+            good.append(std.isfinite() & (std > 0))
+        flags = [each.reshape(len(each), count, -1).all(dim=2).all(dim=0) for each in good]
         finite: list[bool] = torch.stack(flags).all(dim=0).tolist()
         return finite
 
