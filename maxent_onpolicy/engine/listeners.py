@@ -8,8 +8,8 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList, Conve
 def listens(callback: BaseCallback) -> bool:
     """Whether a callback, or one of those in a list, needs to be called after every step.
 
-    All do but ``callback=None``, and those that say ``every_step = False``: their ``_on_step`` does nothing, and what
-    they do they do when rollouts or the training start or end.
+    All do but ``callback=None``, and those that say ``every_step = False``, an attribute or a property: nothing is lost
+    if their ``_on_step`` is not called during the coming rollout. They work when rollouts or the training start or end.
     """
     if type(callback) is CallbackList:
         return any(listens(each) for each in callback.callbacks)

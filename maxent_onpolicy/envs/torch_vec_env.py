@@ -29,7 +29,7 @@ class EnvStack(Protocol):
         ...
 
     def put_back(self) -> None:
-        """Leave each environment where its own steps would have brought it."""
+        """Bring each environment to where its own steps would have; until then they are as they were."""
         ...
 
 
@@ -344,7 +344,8 @@ class _TorchStack:
         self._whole = whole = copy.copy(envs[0])
         whole.num_envs = sum(env.num_envs for env in envs)
         whole.infos = [info for env in envs for info in env.infos]
-        whole._generators = [env.generator for env in envs]
+        # Of their own until all is done: a step that fails leaves the environments as they were.
+        whole._generators = [env.generator.clone_state() for env in envs]
         del whole.generator  # whoever draws from one alone would not see the others' episodes
         whole._state = torch.cat(states)
         whole._elapsed = torch.cat([env._elapsed for env in envs])
@@ -354,11 +355,13 @@ class _TorchStack:
         return self._whole.step_tensor(actions)
 
     def put_back(self) -> None:
-        """Give each environment its rows; the generators are its own already."""
-        assert self._whole._state is not None
-        count = len(self._envs)
-        parts = zip(self._envs, self._whole._state.chunk(count), self._whole._elapsed.chunk(count), strict=True)
-        for env, state, elapsed in parts:
+        """Give each environment its rows, and its generator's state."""
+        whole, count = self._whole, len(self._envs)
+        assert whole._state is not None
+        assert whole._generators is not None
+        parts = zip(self._envs, whole._generators, whole._state.chunk(count), whole._elapsed.chunk(count), strict=True)
+        for env, generator, state, elapsed in parts:
+            env.generator.set_state(generator.get_state())
             env._state, env._elapsed = state.clone(), elapsed.clone()
 
 

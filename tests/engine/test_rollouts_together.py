@@ -367,6 +367,39 @@ def test_callbacks_between_rollouts_see_what_they_see_alone(collected: list[int]
                 np.testing.assert_allclose(value, expected, atol=1e-5)
 
 
+class Now(Listener):
+    """Listens in the second rollout only."""
+
+    rollouts = 0
+
+    @property
+    def every_step(self) -> bool:
+        return self.rollouts == 2
+
+    def _on_rollout_start(self) -> None:
+        self.rollouts += 1
+
+    def _on_step(self) -> bool:
+        return super()._on_step() if self.every_step else True
+
+
+def test_a_callback_may_listen_in_some_rollouts(collected: list[int]) -> None:
+    callbacks: list[Now] = []
+
+    def listen(model: PPO) -> BaseCallback:
+        callbacks.append(Now())
+        return callbacks[-1]
+
+    make = maker()
+    members = train({1: make, 2: make}, 768, listen)
+
+    assert collected == [2, 2]
+    for index, member in enumerate(members):
+        assert_same(member.result, train_alone(index + 1, make, 768, listen), 1e-5)
+        assert callbacks[index].seen == pytest.approx(callbacks[-1].seen, abs=1e-5)
+        assert callbacks[index].n_calls == callbacks[-1].n_calls == 96
+
+
 class Spoil(BaseCallback):
     """Puts NaN where it should not be, before the third rollout."""
 
@@ -406,6 +439,27 @@ def test_a_model_that_fails_hurts_no_other(where: str, env: str, message: str, c
         raise members[1].error
     for index in (0, 2):
         assert_same(members[index].result, train_alone(index + 1, makers[index + 1], 1024), 1e-4)
+
+
+def test_environments_that_raise_for_one_model_hurt_no_other(collected: list[int]) -> None:
+    class Strict(Drift):
+        row_settings: ClassVar[tuple[str, ...]] = ()
+
+        def transition(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            self.count = getattr(self, "count", 0) + 1
+            if self.count % 5 == 0 and state.isnan().any():
+                raise ArithmeticError("a state is NaN")
+            return super().transition(state, action)
+
+    def make(seed: int) -> PPO:
+        return PPO("MlpPolicy", Strict("gaussian", 8, seed), n_steps=32, n_epochs=2, seed=seed, device="cpu")
+
+    members = train({1: make, 2: make, 3: make}, 1024, lambda model: Spoil("state" if model.seed == 2 else ""))
+
+    assert collected == [3, 3, 3, 2]
+    assert isinstance(members[1].error, NonFiniteError | ArithmeticError)
+    for index in (0, 2):
+        assert_same(members[index].result, train_alone(index + 1, make, 1024), 1e-5)
 
 
 def test_normalised_environments_are_collected_by_themselves(collected: list[int]) -> None:

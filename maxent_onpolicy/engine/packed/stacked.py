@@ -31,7 +31,13 @@ from maxent_onpolicy.engine.packed.minibatches import Minibatches
 from maxent_onpolicy.engine.packed.model import PackedModel, PackedNetworks, model_kind
 from maxent_onpolicy.engine.packed.ppo import PPOSettings
 from maxent_onpolicy.engine.packed.threads import few_threads
-from maxent_onpolicy.engine.packed.together import RolloutRequest, collect_all, locals_after, why_not_together
+from maxent_onpolicy.engine.packed.together import (
+    CollectAlone,
+    RolloutRequest,
+    collect_all,
+    locals_after,
+    why_not_together,
+)
 from maxent_onpolicy.engine.packed.update import PackedUpdate
 from maxent_onpolicy.engine.rollout import begin_rollout, evaluate_rollout, fill_rollout, steps_on_tensors
 
@@ -84,6 +90,8 @@ class MemberEngine(PackedEngine):
         start = algorithm.num_timesteps
         request = RolloutRequest(algorithm, self.model, env, buffer, self._member)  # type: ignore[arg-type]
         values = self._member.meet(request)
+        if isinstance(values, CollectAlone):
+            return fill_rollout(algorithm, env, callback, buffer, n_steps, deferred=True)
         if values is not None:
             self._values = values
             buffer.log_prob, buffer.value = values["log_prob"], values["value"]

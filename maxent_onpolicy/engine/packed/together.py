@@ -6,6 +6,7 @@ batch of rows; only random numbers are drawn model by model, each from its own
 generator. Every model is left as its own loop would leave it.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,10 +26,12 @@ from maxent_onpolicy.engine.packed.model import PackedModel, model_kind
 from maxent_onpolicy.engine.packed.stacked_actors import StackedActors, action_map
 from maxent_onpolicy.engine.packed.stacked_evaluation import evaluate_together
 from maxent_onpolicy.envs.tensor import to_device
-from maxent_onpolicy.envs.torch_vec_env import DeviceVecEnv
+from maxent_onpolicy.envs.torch_vec_env import DeviceVecEnv, EnvStack
 
 if TYPE_CHECKING:
     from maxent_onpolicy.algorithms.base import OnPolicyAlgorithm
+
+logger = logging.getLogger(__name__)
 
 
 def why_not_together(env: VecEnv, callback: BaseCallback, buffer: RolloutBuffer, model: PackedModel) -> str | None:
@@ -78,8 +81,12 @@ class _Step(NamedTuple):
     final_observation: Tensor | None
 
 
+class CollectAlone:
+    """The reply to those whose common loop failed: nothing has changed, and each may try by itself."""
+
+
 # What is wrong with a rollout's numbers; or its log-probabilities and values; or ``None``: these are to be computed.
-Outcome = NonFiniteError | dict[str, Tensor] | None
+Outcome = NonFiniteError | dict[str, Tensor] | CollectAlone | None
 
 
 def collect_all(requests: Sequence[RolloutRequest]) -> list[Outcome]:
@@ -123,14 +130,34 @@ class _Loop:
         models = [request.model for request in requests]
         generators = [request.member.random.generator(self._device) for request in requests]
         actors = StackedActors(models, generators)
-        to_environment = action_map(self._policy, self._device)
         envs = [request.env for request in requests]
         stack = type(envs[0]).stack(envs)
         counters = [request.algorithm.device_episodes for request in requests]
         episodes = DeviceEpisodes.together(counters)
-        observation = torch.cat([_last_observation(request.algorithm, self._device) for request in requests])
+        try:
+            steps, last = self._steps(actors, stack, episodes)
+        except Exception as error:
+            # It may be the fault of one, which must not hurt the others.
+            logger.warning(
+                f"{len(requests)} models collect a rollout one after the other; together it failed: {error!r}"
+            )
+            return [CollectAlone()] * len(requests)
+        stack.put_back()
+        episodes.hand_back(counters)
+        for request, generator in zip(requests, generators, strict=True):
+            request.member.random.advance(generator)
+        errors = self._hand_over(steps, last, actors.std(steps.parameters))
+        if not evaluates_together(self._device):
+            return list(errors)
+        values = evaluate_together(models, steps.observation, steps.action)
+        return [value if error is None else error for value, error in zip(values, errors, strict=True)]
+
+    def _steps(self, actors: StackedActors, stack: EnvStack, episodes: DeviceEpisodes) -> tuple[_Step, Tensor]:
+        """Make all steps; return them, ``[T, S·B, ...]``, and the observation after them."""
+        to_environment = action_map(self._policy, self._device)
+        observation = torch.cat([_last_observation(request.algorithm, self._device) for request in self._requests])
         steps: list[_Step] = []
-        for _ in range(requests[0].buffer.buffer_size):
+        for _ in range(self._requests[0].buffer.buffer_size):
             parameters = actors.parameters(observation)
             actions = actors.sample(parameters)
             step = stack.step_tensor(to_environment(actions))
@@ -141,16 +168,8 @@ class _Loop:
             steps.append(_Step(observation, parameters.flatten(0, 1), actions, step.reward, *ends))
             assert isinstance(step.observation, Tensor)
             observation = step.observation
-        stack.put_back()
-        episodes.hand_back(counters)
-        for request, generator in zip(requests, generators, strict=True):
-            request.member.random.advance(generator)
-        whole = _stacked(steps)
-        errors = self._hand_over(whole, observation, actors.std(whole.parameters))
-        if not evaluates_together(self._device):
-            return list(errors)
-        values = evaluate_together(models, whole.observation, whole.action)
-        return [value if error is None else error for value, error in zip(values, errors, strict=True)]
+        fields: list[Any] = [None if field[0] is None else torch.stack(field) for field in zip(*steps, strict=True)]
+        return _Step(*fields), observation
 
     def _hand_over(self, steps: _Step, last: Tensor, std: Tensor | None) -> list[NonFiniteError | None]:
         """Fill the buffers with steps ``[T, S·B, ...]``, move the models on and look for what is not finite.
@@ -194,11 +213,6 @@ class _Loop:
 
 def _columns(steps: _Step, rows: slice) -> _Step:
     fields: list[Any] = [None if field is None else field[:, rows] for field in steps]
-    return _Step(*fields)
-
-
-def _stacked(steps: list[_Step]) -> _Step:
-    fields: list[Any] = [None if field[0] is None else torch.stack(field) for field in zip(*steps, strict=True)]
     return _Step(*fields)
 
 
