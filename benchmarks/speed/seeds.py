@@ -178,6 +178,8 @@ def main() -> None:
     torch.set_num_threads(1)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     new = not options.output.exists()
+    if not new and options.output.read_text(encoding="utf-8").partition("\n")[0] != ",".join(COLUMNS):
+        parser.error(f"{options.output} has other columns: choose another --output, or move it away")
     with options.output.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         if new:
