@@ -3,6 +3,7 @@
 import pickle
 from copy import deepcopy
 
+import cloudpickle
 import gymnasium as gym
 import mujoco
 import numpy as np
@@ -182,6 +183,27 @@ def test_state_vector_in_the_pool_is_current():
     for actions in actions_for(expected, 5):
         vec_env.step(actions), expected.step(actions)
         np.testing.assert_array_equal(vec_env.env_method("state_vector"), expected.env_method("state_vector"))
+
+
+@pytest.mark.parametrize("n_envs", [1, 3])
+@pytest.mark.parametrize("env_id", ["Ant-v5", "Hopper-v5"])
+def test_a_pickled_one_goes_on(env_id, n_envs):
+    vec_env = make_vec_env(env_id, n_envs, seed=4, max_episode_steps=20, discretize_bins=3)
+    vec_env.reset()
+    actions = actions_for(vec_env, 50)
+    for action in actions[:13]:
+        vec_env.step(action)
+    new = cloudpickle.loads(cloudpickle.dumps(vec_env))
+    assert new.reset_infos == vec_env.reset_infos
+    assert_equal_steps([vec_env.step(each) for each in actions[13:]], [new.step(each) for each in actions[13:]])
+
+
+def test_the_history_of_a_monitor_is_refused_with_a_reason():
+    vec_env = make_vec_env("Hopper-v5", 2, seed=0)
+    for name in ("get_episode_rewards", "get_episode_lengths", "get_episode_times", "get_total_steps"):
+        assert hasattr(Monitor, name)
+        with pytest.raises(AttributeError, match=f"`{name}` is not kept; read .* or use make_vec_env"):
+            vec_env.env_method(name)
 
 
 def test_env_is_wrapped():

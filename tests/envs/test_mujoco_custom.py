@@ -1,5 +1,6 @@
 """Tasks of the user's own on any MuJoCo model."""
 
+import cloudpickle
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -92,6 +93,15 @@ def test_state_continues():
     assert check_continues(lambda: MujocoBatchVecEnv(cart_task(), 3), before=10, after=20) > 0
 
 
+def test_a_pickled_one_goes_on():
+    vec_env = MujocoBatchVecEnv(cart_task(contact_forces=True), 3)
+    vec_env.seed(0)
+    vec_env.reset()
+    new = cloudpickle.loads(cloudpickle.dumps(vec_env))
+    actions = actions_for(vec_env, 20)
+    assert_equal_steps([vec_env.step(each) for each in actions], [new.step(each) for each in actions])
+
+
 def test_only_a_model_observation_and_reward_are_needed():
     task = MujocoTask(CART, observation=lambda now: now.qpos, reward=lambda now, before, action: now.qvel[:, 0])
     vec_env = MujocoBatchVecEnv(task, 2, monitor=False, discretize_bins=3)
@@ -104,6 +114,41 @@ def test_only_a_model_observation_and_reward_are_needed():
     assert list(infos) == [{"TimeLimit.truncated": False}] * 2
     np.testing.assert_array_equal(first, 0)  # a copy, although the function returned a live array
     assert observation[0, 0] < 0 < observation[1, 0]
+
+
+@pytest.mark.parametrize("contact_forces", [False, True])
+def test_bodies_that_fall_asleep_are_as_if_stepped_alone(contact_forces):
+    task = cart_task(
+        model="""
+        <mujoco>
+          <option sleep_tolerance="0.01"><flag sleep="enable"/></option>
+          <worldbody>
+            <geom type="plane" size="5 5 1"/>
+            <body pos="0 0 0.12"><freejoint/><geom type="box" size="0.1 0.1 0.1"/></body>
+            <body pos="1 0 0.5"><joint name="slide" type="slide"/><geom type="box" size="0.1 0.1 0.1"/></body>
+          </worldbody>
+          <actuator><motor joint="slide" gear="10" ctrllimited="true" ctrlrange="-1 1"/></actuator>
+        </mujoco>""",
+        fields=("qpos", "qvel", "xpos", "cvel", "tree_asleep"),
+        observation=lambda now: np.concatenate([now.qpos, now.qvel, now.xpos[:, 1], now.cvel[:, 1]], axis=1),
+        terminated=None,
+        reset=lambda rng, qpos, qvel: (qpos, qvel + rng.uniform(-0.1, 0.1, size=7)),
+        info=lambda now: {"asleep": now.tree_asleep[:, 0]},
+        frame_skip=10,
+        max_episode_steps=60,
+        contact_forces=contact_forces,
+    )
+    vec_env, alone = MujocoBatchVecEnv(task, 3), [MujocoBatchVecEnv(task) for _ in range(3)]
+    vec_env.seed(3), [env.seed(3 + index) for index, env in enumerate(alone)]
+    np.testing.assert_array_equal(vec_env.reset(), np.concatenate([env.reset() for env in alone]))
+    asleep = []
+    for actions in actions_for(vec_env, 150):
+        observation, _, _, infos = vec_env.step(actions)
+        singles = [env.step(action[None]) for env, action in zip(alone, actions, strict=True)]
+        np.testing.assert_array_equal(observation, np.concatenate([single[0] for single in singles]))
+        asleep.append([info["asleep"] for info in infos])
+        assert asleep[-1] == [single[3][0]["asleep"] for single in singles]
+    assert len(np.unique(asleep)) > 1
 
 
 def test_an_actuator_without_limits_has_an_unbounded_action():

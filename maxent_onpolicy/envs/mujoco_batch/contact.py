@@ -32,10 +32,10 @@ class Ant(Locomotion):
         self._healthy_reward = self.options["healthy_reward"]
         self._terminates = self.options["terminate_when_unhealthy"]
         # Open intervals: everything must be finite, and z in a closed range.
-        self._low = np.full(self.qpos.shape[1] + self.qvel.shape[1], -np.inf)
+        self._low = np.full((self.num_envs, self.qpos.shape[1] + self.qvel.shape[1]), -np.inf)
         self._high = -self._low
         low, high = self.options["healthy_z_range"]
-        self._low[2], self._high[2] = np.nextafter(low, -np.inf), np.nextafter(high, np.inf)
+        self._low[:, 2], self._high[:, 2] = np.nextafter(low, -np.inf), np.nextafter(high, np.inf)
 
     def position(self) -> Any:
         """See :class:`Task`."""

@@ -11,12 +11,6 @@ from maxent_onpolicy.envs.mujoco_batch.task import Outcome, Task, Weight, clip, 
 class InvertedPendulum(Task):
     """``InvertedPendulum-v5``."""
 
-    def sample(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """See :class:`Task`."""
-        scale = self.options["reset_noise_scale"]
-        qpos = self.init_qpos + rng.uniform(low=-scale, high=scale, size=len(self.init_qpos))
-        return qpos, self.init_qvel + rng.uniform(low=-scale, high=scale, size=len(self.init_qvel))
-
     def observe(self) -> np.ndarray:
         """See :class:`Task`."""
         return np.concatenate((self.qpos, self.qvel), axis=1)

@@ -1,8 +1,7 @@
 """``B`` copies of one MuJoCo model, stepped together.
 
-Three ways with the same results, bit for bit, because each environment's ``mj_step`` sees the same numbers:
-one ``MjData`` without a pool (one environment), MuJoCo's own thread pool (:class:`BatchSimulation`), and Python
-threads over one ``MjData`` each, where something must be computed after the step that the pool does not offer.
+Two ways with the same results, bit for bit, because each environment's ``mj_step`` sees the same numbers:
+one ``MjData`` (one environment), and MuJoCo's own thread pool.
 """
 
 import ctypes
@@ -13,7 +12,8 @@ import mujoco
 import numpy as np
 from mujoco.batch import Batch
 
-from maxent_onpolicy.envs.mujoco_batch.threads import FasterWay, ThreadPool, forget_threads_when_forked
+from maxent_onpolicy.envs.mujoco_batch.forces import ContactForceBatch
+from maxent_onpolicy.envs.mujoco_batch.threads import FasterWay, forget_threads_when_forked
 
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION.value
 # So many resets are done before a thread is awake.
@@ -79,10 +79,13 @@ def make_simulation(
     num_threads = min(num_threads, num_envs)
     if num_envs == 1:
         return SingleSimulation(model, data, frame_skip, contact_forces)
-    # Sleeping bodies and plugins keep memory outside of the state that MuJoCo's pool moves between its threads.
-    if contact_forces or model.nplugin or model.opt.enableflags & mujoco.mjtEnableBit.mjENBL_SLEEP:
-        return ThreadedSimulation(model, num_envs, frame_skip, num_threads, contact_forces, fields)
-    return BatchSimulation(model, num_envs, frame_skip, num_threads)
+    if contact_forces:
+        batch: Batch | ContactForceBatch = ContactForceBatch(model, num_envs, num_threads)
+    else:
+        # Sleeping bodies and plugins keep memory outside of the state.
+        sleeps = bool(model.opt.enableflags & mujoco.mjtEnableBit.mjENBL_SLEEP)
+        batch = Batch(model, num_envs, num_threads, persistent=sleeps or model.nplugin > 0)
+    return BatchSimulation(batch, model, num_threads, frame_skip, fields)
 
 
 class SingleSimulation:
@@ -128,19 +131,37 @@ class SingleSimulation:
 
 
 class BatchSimulation:
-    """Many environments on the thread pool of ``mujoco.batch``."""
+    """Many environments on MuJoCo's thread pool.
 
-    def __init__(self, model: mujoco.MjModel, num_envs: int, frame_skip: int, num_threads: int) -> None:
+    Args:
+        batch: the simulations. One that is not persistent shares ``MjData`` among them: only their state and the fields
+            that a call computes are then kept.
+        model: shared by all environments.
+        num_threads: those of ``batch``.
+        frame_skip: physics steps in one environment step.
+        fields: those that ``field`` will be asked for.
+    """
+
+    def __init__(
+        self,
+        batch: Batch | ContactForceBatch,
+        model: mujoco.MjModel,
+        num_threads: int,
+        frame_skip: int,
+        fields: Sequence[str],
+    ) -> None:
         self.model = model
-        self.num_envs = num_envs
+        self.num_envs = len(batch.state)
         self.num_threads = num_threads
         self._frame_skip = frame_skip
-        self._batch = Batch(model, num_envs, num_threads)
-        self._ctrl, self._qpos, self._qvel = (self._batch.bind(name) for name in ("ctrl", "qpos", "qvel"))
+        self._batch = batch
+        self._ctrl, self._qpos, self._qvel = (batch.bind(name) for name in ("ctrl", "qpos", "qvel"))
+        # The rest of the next step's input and output does not depend on mj_forward after a reset.
+        self._derives = any(not np.may_share_memory(batch.bind(name), batch.state) for name in fields)
         self._views: dict[int, mujoco.MjData] = {}
         # One environment in a call never leaves the calling thread.
-        self._single = [np.array([index], dtype=np.int32) for index in range(num_envs)]
-        self._initial = self._batch.state[0].copy()
+        self._single = [np.array([index], dtype=np.int32) for index in range(self.num_envs)]
+        self._initial = batch.state[0].copy()
         # Functions, not bound methods, which would keep each other and the threads alive.
         ways = (BatchSimulation._step_on_pool, BatchSimulation._step_here)
         self._step: Callable[[BatchSimulation], None] = FasterWay(*ways) if num_threads > 1 else ways[0]
@@ -171,22 +192,25 @@ class BatchSimulation:
 
     def reset(self, indices: Sequence[int], states: Sequence[InitialState]) -> None:
         """See :class:`Simulation`."""
+        groups = [np.array(indices, np.int32)] if len(indices) > self._few else [self._single[i] for i in indices]
+        if self._batch.persistent:
+            for ids in groups:
+                self._batch.reset(ids, stage=mujoco.mjtStage.mjSTAGE_NONE.value)
         for index, (qpos, qvel) in zip(indices, states, strict=True):
             self._batch.state[index] = self._initial
             self._qpos[index] = qpos
             self._qvel[index] = qvel
-        if len(indices) > self._few:
-            self._batch.forward(indices)
-        else:
-            for index in indices:
-                self._batch.forward(self._single[index])
+        if self._derives:
+            for ids in groups:
+                self._batch.forward(ids)
 
     def data(self, index: int) -> mujoco.MjData:
         """See :class:`Simulation`."""
         if index not in self._views:
             self._views[index] = mujoco.MjData(self.model)
         data = self._batch.get_data(index, self._views[index])
-        mujoco.mj_forward(self.model, data)
+        if not self._batch.persistent:
+            mujoco.mj_forward(self.model, data)
         return data
 
     def get_state(self) -> np.ndarray:
@@ -195,96 +219,9 @@ class BatchSimulation:
 
     def set_state(self, state: np.ndarray) -> None:
         """See :class:`Simulation`."""
+        if self._batch.persistent:
+            self._batch.reset(stage=mujoco.mjtStage.mjSTAGE_NONE.value)
         self._batch.state[:] = state
-
-
-class ThreadedSimulation:
-    """Many environments with an ``MjData`` each, on Python threads: ``mj_step`` releases the interpreter's lock."""
-
-    def __init__(
-        self,
-        model: mujoco.MjModel,
-        num_envs: int,
-        frame_skip: int,
-        num_threads: int,
-        contact_forces: bool,
-        fields: Sequence[str],
-    ) -> None:
-        self.model = model
-        self.num_envs = num_envs
-        self.num_threads = num_threads
-        self._frame_skip = frame_skip
-        self._contact_forces = contact_forces
-        self._datas = [mujoco.MjData(model) for _ in range(num_envs)]
-        self._fields = {name: np.stack([getattr(data, name) for data in self._datas]) for name in fields}
-        self._copies = [
-            [(self._fields[name][index], getattr(data, name)) for name in fields]
-            for index, data in enumerate(self._datas)
-        ]
-        self._pool = ThreadPool(num_threads)
-        # Functions, not bound methods, which would keep each other and the threads alive.
-        ways = (ThreadedSimulation._step_on_pool, ThreadedSimulation._step_here)
-        self._step: Callable[[ThreadedSimulation], None] = FasterWay(*ways) if num_threads > 1 else ways[1]
-        forget_threads_when_forked(self)
-
-    def forget_threads(self) -> None:
-        """Step in the calling thread from now on."""
-        self._step, self._pool = ThreadedSimulation._step_here, ThreadPool(1)
-
-    def field(self, name: str) -> np.ndarray:
-        """See :class:`Simulation`."""
-        return self._fields[name]
-
-    def step(self, action: np.ndarray) -> None:
-        """See :class:`Simulation`."""
-        self._action = action
-        self._step(self)
-
-    def _step_on_pool(self) -> None:
-        self._pool.run(self._step_one, self.num_envs)
-
-    def _step_here(self) -> None:
-        for index in range(self.num_envs):
-            self._step_one(index)
-
-    def _step_one(self, index: int) -> None:
-        data = self._datas[index]
-        data.ctrl[:] = self._action[index]
-        mujoco.mj_step(self.model, data, self._frame_skip)
-        if self._contact_forces:
-            mujoco.mj_rnePostConstraint(self.model, data)
-        for target, source in self._copies[index]:
-            target[...] = source
-
-    def reset(self, indices: Sequence[int], states: Sequence[InitialState]) -> None:
-        """See :class:`Simulation`."""
-
-        def reset_one(position: int) -> None:
-            index = indices[position]
-            _reset(self.model, self._datas[index], states[position])
-            for target, source in self._copies[index]:
-                target[...] = source
-
-        if len(indices) > _FEW:
-            self._pool.run(reset_one, len(indices))
-        else:
-            for position in range(len(indices)):
-                reset_one(position)
-
-    def data(self, index: int) -> mujoco.MjData:
-        """See :class:`Simulation`."""
-        return self._datas[index]
-
-    def get_state(self) -> np.ndarray:
-        """See :class:`Simulation`."""
-        return _get_states(self.model, self._datas)
-
-    def set_state(self, state: np.ndarray) -> None:
-        """See :class:`Simulation`."""
-        _set_states(self.model, self._datas, state)
-        for copies in self._copies:
-            for target, source in copies:
-                target[...] = source
 
 
 def _reset(model: mujoco.MjModel, data: mujoco.MjData, state: InitialState) -> None:

@@ -27,7 +27,8 @@ class Outcome(NamedTuple):
 class Task:
     """Observation, reward, termination and initial states, vectorised.
 
-    A subclass says which fields of ``MjData`` it reads, and defines ``sample``, ``observe``, ``after_step`` and infos.
+    A subclass says which fields of ``MjData`` it reads, and defines ``observe``, ``after_step``, infos, and ``sample``
+    unless initial states are uniform.
 
     Args:
         model: the physics.
@@ -60,8 +61,11 @@ class Task:
         self.qpos, self.qvel, self.ctrl = (simulation.field(name) for name in ("qpos", "qvel", "ctrl"))
 
     def sample(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Draw the initial ``qpos`` and ``qvel`` of one environment."""
-        raise NotImplementedError
+        """Draw the initial ``qpos`` and ``qvel`` of one environment: uniformly around the model's own."""
+        scale, nq = self.options["reset_noise_scale"], len(self.init_qpos)
+        # The same numbers as from one call for each of the two.
+        noise = rng.uniform(-scale, scale, nq + len(self.init_qvel))
+        return self.init_qpos + noise[:nq], self.init_qvel + noise[nq:]
 
     def observe(self) -> np.ndarray:
         """Return the observation ``[B, D]``, a new array."""
@@ -121,5 +125,8 @@ class Weight:
 
 
 def within(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Return ``[B]``: whether all of ``values`` ``[B, K]`` lie in the open intervals between ``low`` and ``high``."""
+    """Return ``[B]``: whether all of ``values`` ``[B, K]`` lie in the open intervals between ``low`` and ``high``.
+
+    These are ``[B, K]`` too: comparing rows with a single one takes numpy longer.
+    """
     return np.logical_and.reduce((low < values) & (values < high), axis=1)

@@ -59,6 +59,9 @@ class MujocoBatchVecEnv(VecEnv):
     ) -> None:
         check_integer("n_envs", n_envs, 1)
         threads = available_cores() if num_threads is None else check_integer("num_threads", num_threads, 1)
+        self._made_of = partial(
+            MujocoBatchVecEnv, task, n_envs, discretize_bins=discretize_bins, monitor=monitor, num_threads=num_threads
+        )
         env, self.task, self._renderer = _open(task)
         base: Any = env.unwrapped
         self._env = env
@@ -177,6 +180,10 @@ class MujocoBatchVecEnv(VecEnv):
         self._views.clear()
         self._env.close()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as how it was made and its state; what ``set_attr`` added is left out."""
+        return _remake, (self._made_of, self.get_state(), self.reset_infos)
+
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """Return the attribute of each environment: of the task, its wrappers, ``model``, ``data``, ``np_random``.
 
@@ -285,6 +292,13 @@ def available_cores() -> int:
     """Return how many cores this process may use: its part, where ``torchrun`` started several."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def _remake(make: partial[MujocoBatchVecEnv], state: dict[str, Any], reset_infos: list[Any]) -> MujocoBatchVecEnv:
+    vec_env = make()
+    vec_env.set_state(state)
+    vec_env.reset_infos = reset_infos
+    return vec_env
 
 
 def _open(task: gym.Env | MujocoTask) -> tuple[gym.Env, Task, Mapping[str, Any]]:

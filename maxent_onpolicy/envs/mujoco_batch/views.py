@@ -19,6 +19,14 @@ _CHANGES = frozenset(
 # What only the environment that all are copies of has, and would be wrong of any other.
 _NOT_KEPT = frozenset({"np_random_seed", "_np_random_seed"})
 
+# The history that SB3's Monitor keeps; a batch has its lines in the infos only.
+_HISTORY = frozenset(
+    {
+        *("get_episode_rewards", "get_episode_lengths", "get_episode_times", "get_total_steps"),
+        *("episode_returns", "episode_lengths", "episode_times", "total_steps"),
+    }
+)
+
 
 class EnvView:
     """Environment ``index`` as a Gymnasium environment that can be read and rendered, not stepped.
@@ -57,6 +65,11 @@ class EnvView:
             )
         if name in _NOT_KEPT:
             raise AttributeError(f"`{name}` is not kept; make_vec_env(..., backend='gymnasium') has it")
+        if name in _HISTORY:
+            raise AttributeError(
+                f"`{name}` is not kept; read info['episode'] where episodes end, "
+                "or use make_vec_env(..., backend='gymnasium')"
+            )
         if name in ("np_random", "_np_random"):
             return rng
         self._refresh()
