@@ -46,7 +46,8 @@ def test_equals_single_simulations(num_threads):
     assert touched > 50
 
 
-def test_an_error_of_mujoco_is_raised():
+def test_an_error_of_mujoco_is_raised(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes its errors to a file
     batch = ContactForceBatch(falling_boxes(memory="28K"), 3, 2)
     batch.step()
     batch.bind("qpos")[1, [2, 9, 16]] = 0.09  # contacts need memory that this model does not have
