@@ -223,6 +223,7 @@ class CheckpointCallback(BaseCallback):
     """
 
     every_rank = True  # where several processes train, all of them tell the state of their environments
+    every_step = False
 
     def __init__(self, run: RunDirectory, stop: StopRequest, clock: Clock, every_seconds: float) -> None:
         super().__init__()
@@ -270,15 +271,24 @@ class ProgressCallback(BaseCallback):
         super().__init__()
         self.reporter = reporter
         self.every_seconds = every_seconds
-        self._last = 0.0
+        self.every_step = True
+        self._last = self._rollout_began = 0.0
 
     def _on_training_start(self) -> None:
         self._report()
+
+    def _on_rollout_start(self) -> None:
+        self._rollout_began = time.monotonic()
 
     def _on_step(self) -> bool:
         if time.monotonic() - self._last >= self.every_seconds:
             self._report()
         return True
+
+    def _on_rollout_end(self) -> None:
+        # as long as rollouts are short, one report for each is enough
+        self.every_step = time.monotonic() - self._rollout_began > self.every_seconds
+        self._on_step()
 
     def _on_training_end(self) -> None:
         self._report()

@@ -204,6 +204,14 @@ class EvaluationCallback(BaseCallback):
         self.on_result = on_result
         self._next = 0
 
+    @property
+    def every_step(self) -> bool:
+        """Whether an evaluation may fall into the coming rollout; otherwise its steps are of no interest."""
+        model: Any = self.model
+        if not hasattr(model, "n_steps"):
+            return True
+        return bool(self._next <= model.num_timesteps + model.n_steps * getattr(model, "total_envs", model.n_envs))
+
     def _on_training_start(self) -> None:
         if self.num_timesteps == 0:
             self._evaluate()

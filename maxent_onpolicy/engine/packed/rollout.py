@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch import Tensor
 from maxent_onpolicy.engine.buffer import RolloutBuffer
 from maxent_onpolicy.engine.deferred import Deferred, StepEvaluation
 from maxent_onpolicy.engine.finite import array_is_finite, check_finite, check_parameters
+from maxent_onpolicy.engine.listeners import listens, tell_of_rollout
 from maxent_onpolicy.engine.packed.model import PackedModel
 from maxent_onpolicy.engine.packed.sampling import make_sampler
 from maxent_onpolicy.envs.tensor import from_numpy_step
@@ -67,8 +68,8 @@ def collect_packed(
     stored_rewards = rollout_buffer.reward.numpy()
     stored_starts = rollout_buffer.episode_start.numpy()
 
-    # What learn() makes of `callback=None`: telling it of every step would cost more than sampling the actions.
-    somebody_listens = not (type(callback) is ConvertCallback and callback.callback is None)
+    # Telling a callback of every step costs more than sampling the actions.
+    somebody_listens = listens(callback)
     n_steps = 0
     while n_steps < n_rollout_steps:
         stored_obs[n_steps] = self._last_obs
@@ -107,7 +108,10 @@ def collect_packed(
         self._move_on()
     rollout_buffer.pos = n_steps
     check_finite("observation", self._last_observation(), self.num_timesteps)
-    callback.update_locals(locals())
+    if somebody_listens:
+        callback.update_locals(locals())
+    else:
+        tell_of_rollout(callback, n_steps, locals())
     return True
 
 
