@@ -14,7 +14,10 @@ from maxent_onpolicy.envs import VecNormalize
 jax = pytest.importorskip("jax")
 mujoco = pytest.importorskip("mujoco")
 pytest.importorskip("mujoco.mjx")
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.xdist_group("mjx"),  # one worker: compilers take memory and cores
+]
 
 from maxent_onpolicy.envs.mjx.tasks import SimState, Simulation  # noqa: E402
 from maxent_onpolicy.envs.mjx.vec_env import MjxVecEnv, _gymnasium_env, to_jax, to_torch  # noqa: E402
@@ -190,6 +193,18 @@ def test_episodes_end_begin_and_continue_from_a_saved_state():
             assert abs(height - 1.25) < 0.01  # a new episode stands
             assert not torch.equal(step.final_observation[index], step.observation[index])
     assert kinds == {(True, False), (False, True)}
+
+
+def test_only_environments_with_the_same_settings_share_what_is_compiled(tmp_path):
+    one, other = small(), small()
+    assert one._programs is other._programs
+    changed = [small(n_envs=5), small(ctrl_cost_weight=0.2), small(max_episode_steps=7)]
+    source = Path(mujoco.__file__).parent.parent / "gymnasium/envs/mujoco/assets/half_cheetah.xml"
+    file = tmp_path / "own.xml"
+    for mass in ("14", "15"):  # the name of a file does not tell its content
+        file.write_text(source.read_text().replace('settotalmass="14"', f'settotalmass="{mass}"'))
+        changed.append(small(xml_file=str(file)))
+    assert len({id(env._programs) for env in (one, *changed)}) == 6
 
 
 @pytest.mark.slow

@@ -4,9 +4,11 @@ import importlib
 import inspect
 from collections.abc import Hashable, Sequence
 from typing import Any, Self
+from weakref import WeakValueDictionary
 
 import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -27,7 +29,7 @@ class MjxVecEnv(DeviceVecEnv):
 
     Physics, observation, reward, termination and automatic reset are one compiled JAX function; PyTorch sees its
     results, and JAX the actions, through DLPack, without a copy. Compilation takes from seconds to minutes, in the
-    first reset and the first step.
+    first reset and the first step; environments with the same settings share it.
 
     What differs from Gymnasium's simulation of the same model: arithmetic in float32 (in float64 if JAX is configured
     so; observations and rewards that are returned are float32 always); Newton's solver for Humanoid, whose model asks
@@ -66,11 +68,8 @@ class MjxVecEnv(DeviceVecEnv):
         self.max_episode_steps = max_episode_steps
         self.jax_device = _jax_device(device)
         template, self.options = _gymnasium_env(env_id, options)
-        with jax.default_device(self.jax_device):
-            self.simulation = Simulation(env_id, template.model, self.options, num_envs, max_episode_steps)
-        self._reset_function = jax.jit(self.simulation.reset)
-        self._step_function = jax.jit(self.simulation.step)
-        self._stack_function = jax.jit(self._step_stack)
+        self._programs = self._shared_programs(template.model, num_envs)
+        self.simulation = self._programs.simulation
         self._sim_state: SimState | None = None
         self._key: Any = None
         super().__init__(
@@ -83,6 +82,21 @@ class MjxVecEnv(DeviceVecEnv):
         template.close()
         self.seed(seed)
 
+    def _shared_programs(self, model: Any, num_envs: int) -> "_Programs":
+        """Return the functions of environments like this one, which are compiled once for all of them."""
+        content = np.empty(mujoco.mj_sizeModel(model), np.uint8)
+        mujoco.mj_saveModel(model, None, content)
+        precision = jax.config.read("jax_enable_x64")
+        options = repr(sorted(self.options.items()))
+        size = (num_envs, self.max_episode_steps)
+        key = (self.env_id, options, size, self.jax_device, precision, content.tobytes())
+        programs = _PROGRAMS.get(key)
+        if programs is None:
+            with jax.default_device(self.jax_device):
+                simulation = Simulation(self.env_id, model, self.options, *size)
+            programs = _PROGRAMS[key] = _Programs(simulation)
+        return programs
+
     def reset_tensor(self) -> Tensor:
         """Start new episodes everywhere, from the seed if ``seed`` was called since the last reset."""
         if self._seeds[0] is not None:
@@ -90,7 +104,7 @@ class MjxVecEnv(DeviceVecEnv):
         elif self._sim_state is not None:
             self._key = self._sim_state.key
         self._reset_seeds()
-        self._sim_state, observation = self._reset_function(self._key)
+        self._sim_state, observation = self._programs.reset(self._key)
         return to_torch(observation).to(torch.float32)
 
     def step_tensor(self, actions: Tensor) -> TensorStep:
@@ -102,7 +116,7 @@ class MjxVecEnv(DeviceVecEnv):
         if self._sim_state is None:
             raise RuntimeError("call reset() before the first step")
         action = to_jax(actions.detach().to(self.device, torch.float32))
-        self._sim_state, result = self._step_function(self._sim_state, action)
+        self._sim_state, result = self._programs.step(self._sim_state, action)
         return self._tensor_step(result, self.infos)
 
     def _tensor_step(self, result: SimStep, infos: list[dict[str, Any]]) -> TensorStep:
@@ -116,19 +130,11 @@ class MjxVecEnv(DeviceVecEnv):
             infos=infos,
         )
 
-    def _step_stack(self, state: SimState, action: jax.Array) -> tuple[SimState, SimStep]:
-        """Step ``S`` environments like this one: states ``[S, B, ...]``, actions and results ``[S·B, ...]``."""
-        parts = action.reshape(-1, self.num_envs, *action.shape[1:])
-        following, step = jax.vmap(self.simulation.step)(state, parts)
-        return following, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), step)
-
     def stack_kind(self) -> Hashable | None:
-        """Return task, size and settings."""
+        """Return the compiled functions, which environments of one task, size and settings share."""
         if type(self) is not MjxVecEnv or self._sim_state is None:
             return None
-        precision = str(self._sim_state.qpos.dtype)
-        options = repr(sorted(self.options.items()))
-        return (self.env_id, self.num_envs, self.max_episode_steps, self.jax_device, precision, options)
+        return self._programs
 
     @classmethod
     def stack(cls, envs: Sequence[Self]) -> EnvStack:
@@ -165,6 +171,26 @@ class MjxVecEnv(DeviceVecEnv):
         self._episode_length = np.array(state["episode_length"])
 
 
+class _Programs:
+    """What is compiled for a task, its settings and a number of environments: seconds to minutes at the first call."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self.simulation = simulation
+        self.reset = jax.jit(simulation.reset)
+        self.step = jax.jit(simulation.step)
+        self.step_stack = jax.jit(self._step_stack)
+
+    def _step_stack(self, state: SimState, action: jax.Array) -> tuple[SimState, SimStep]:
+        """Step ``S`` times ``B`` environments: states ``[S, B, ...]``, actions and results ``[S·B, ...]``."""
+        parts = action.reshape(-1, self.simulation.num_envs, *action.shape[1:])
+        following, step = jax.vmap(self.simulation.step)(state, parts)
+        return following, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), step)
+
+
+# As long as an environment uses them.
+_PROGRAMS: WeakValueDictionary[Hashable, _Programs] = WeakValueDictionary()
+
+
 class _MjxStack:
     """Environments of one task and settings, mapped over: one compiled step, each with random numbers of its own."""
 
@@ -177,7 +203,7 @@ class _MjxStack:
         """Step all rows."""
         first = self._envs[0]
         action = to_jax(actions.detach().to(first.device, torch.float32))
-        self._state, result = first._stack_function(self._state, action)
+        self._state, result = first._programs.step_stack(self._state, action)
         return first._tensor_step(result, self._infos)
 
     def put_back(self) -> None:
