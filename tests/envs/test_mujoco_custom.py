@@ -1,6 +1,7 @@
 """Tasks of the user's own on any MuJoCo model."""
 
 import cloudpickle
+import mujoco
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -12,6 +13,7 @@ from stepping import actions_for, assert_equal_steps, check_continues
 from maxent_onpolicy import PPO
 from maxent_onpolicy.envs import GymVecEnv
 from maxent_onpolicy.envs.mujoco_batch import MujocoBatchVecEnv, MujocoTask
+from maxent_onpolicy.envs.mujoco_batch.simulation import make_simulation
 
 CART = """
 <mujoco>
@@ -149,6 +151,21 @@ def test_bodies_that_fall_asleep_are_as_if_stepped_alone(contact_forces):
         asleep.append([info["asleep"] for info in infos])
         assert asleep[-1] == [single[3][0]["asleep"] for single in singles]
     assert len(np.unique(asleep)) > 1
+
+
+@pytest.mark.parametrize("sleep", ["enable", "disable"])
+def test_data_to_look_at_are_those_of_the_last_reset(sleep):
+    model = mujoco.MjModel.from_xml_string(
+        f"""
+        <mujoco>
+          <option><flag sleep="{sleep}"/></option>
+          <worldbody><body><joint type="slide"/><geom size="0.1"/></body></worldbody>
+        </mujoco>"""
+    )
+    simulation = make_simulation(model, mujoco.MjData(model), 3, 1, 1, contact_forces=False, fields=("qpos", "qvel"))
+    simulation.reset([0, 2], [(np.array([1.0]), np.array([0.5])), (np.array([2.0]), np.array([0.5]))])
+    assert [simulation.data(index).xpos[1, 2] for index in (0, 2)] == [1, 2]
+    assert [simulation.data(index).cvel[1, 5] for index in (0, 2)] == [0.5, 0.5]
 
 
 def test_an_actuator_without_limits_has_an_unbounded_action():

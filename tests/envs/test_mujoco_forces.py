@@ -46,6 +46,13 @@ def test_equals_single_simulations(num_threads):
     assert touched > 50
 
 
+def test_fields_may_be_empty():
+    model = falling_boxes()
+    batch, single = ContactForceBatch(model, 2, 1), mujoco.MjData(model)
+    for name in ("ctrl", "act", "mocap_pos", "sensordata"):
+        assert batch.bind(name).shape == (2, *getattr(single, name).shape)
+
+
 def test_an_error_of_mujoco_is_raised(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # MuJoCo writes its errors to a file
     batch = ContactForceBatch(falling_boxes(memory="28K"), 3, 2)

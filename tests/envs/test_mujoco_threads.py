@@ -36,9 +36,11 @@ def test_environments_go_on_in_a_forked_process(env_id):
     vec_env = MujocoBatchVecEnv(gym.make(env_id), 5, num_threads=2)
     vec_env.seed(0)
     vec_env.reset()
+    state = vec_env.get_state()
     actions = np.ones((30, *vec_env._action_shape))
 
     def steps():
+        vec_env.set_state(state)
         return [vec_env.step(each)[0] for each in actions] + [vec_env.reset()]
 
     def run(connection):

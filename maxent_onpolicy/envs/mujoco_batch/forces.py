@@ -102,6 +102,8 @@ class ContactForceBatch:
         """Return a live array ``[B, ...]`` over a field of ``MjData``."""
         field, row = self._template.bind(name), self._template.state
         shape = (self._num_envs, *field.shape[1:])
+        if field.size == 0:
+            return np.empty(shape, field.dtype)
         if np.may_share_memory(field, row):
             first = (field.ctypes.data - row.ctypes.data) // row.itemsize
             return self.state[:, first : first + field.size].reshape(shape)

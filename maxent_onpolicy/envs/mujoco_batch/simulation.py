@@ -156,8 +156,10 @@ class BatchSimulation:
         self._frame_skip = frame_skip
         self._batch = batch
         self._ctrl, self._qpos, self._qvel = (batch.bind(name) for name in ("ctrl", "qpos", "qvel"))
-        # The rest of the next step's input and output does not depend on mj_forward after a reset.
-        self._derives = any(not np.may_share_memory(batch.bind(name), batch.state) for name in fields)
+        # The rest of the next step's input and output does not depend on mj_forward after a reset. A batch that is
+        # persistent shows what was computed last.
+        derived = (not np.may_share_memory(batch.bind(name), batch.state) for name in fields)
+        self._derives = batch.persistent or any(derived)
         self._views: dict[int, mujoco.MjData] = {}
         # One environment in a call never leaves the calling thread.
         self._single = [np.array([index], dtype=np.int32) for index in range(self.num_envs)]
@@ -192,7 +194,7 @@ class BatchSimulation:
 
     def reset(self, indices: Sequence[int], states: Sequence[InitialState]) -> None:
         """See :class:`Simulation`."""
-        groups = [np.array(indices, np.int32)] if len(indices) > self._few else [self._single[i] for i in indices]
+        groups = self._groups(indices)
         if self._batch.persistent:
             for ids in groups:
                 self._batch.reset(ids, stage=mujoco.mjtStage.mjSTAGE_NONE.value)
@@ -220,8 +222,13 @@ class BatchSimulation:
     def set_state(self, state: np.ndarray) -> None:
         """See :class:`Simulation`."""
         if self._batch.persistent:
-            self._batch.reset(stage=mujoco.mjtStage.mjSTAGE_NONE.value)
+            for ids in self._groups(range(self.num_envs)):
+                self._batch.reset(ids, stage=mujoco.mjtStage.mjSTAGE_NONE.value)
         self._batch.state[:] = state
+
+    def _groups(self, indices: Sequence[int]) -> list[np.ndarray]:
+        """Return the environments of each call: all at once only where threads are there and worth it."""
+        return [np.array(indices, np.int32)] if len(indices) > self._few else [self._single[i] for i in indices]
 
 
 def _reset(model: mujoco.MjModel, data: mujoco.MjData, state: InitialState) -> None:
