@@ -400,6 +400,34 @@ def test_a_callback_may_listen_in_some_rollouts(collected: list[int]) -> None:
         assert callbacks[index].n_calls == callbacks[-1].n_calls == 96
 
 
+class FromThird(Now):
+    """Listens in the first rollout, and from the third on."""
+
+    @property
+    def every_step(self) -> bool:
+        return self.rollouts != 2
+
+
+def test_nobody_waits_for_a_model_that_no_longer_takes_part(collected: list[int]) -> None:
+    order: list[int] = []
+
+    class Order(FromThird):
+        every_step = False
+
+        def _on_rollout_start(self) -> None:
+            order.append(self.model.seed)
+
+    def listen(model: PPO) -> BaseCallback:
+        return CallbackList([Order(), *([FromThird()] if model.seed == 1 else [])])
+
+    train({1: maker(), 2: maker()}, 256 * 8, listen)
+
+    assert collected == [1, 2, 1, 1, 1, 1, 1, 1]
+    assert order[-1] == 2
+    assert order.index(1) == 0
+    assert set(order[-4:]) == {1, 2}, "one has trained to its end before the other went on"
+
+
 class Spoil(BaseCallback):
     """Puts NaN where it should not be, before the third rollout."""
 

@@ -49,6 +49,8 @@ logger = logging.getLogger(__name__)
 
 # On the CPU stacking saves calls, and costs cache misses: larger minibatches are faster one model after the other.
 HOST_COLUMNS = 128
+# Others wait for a model that collects by itself once, because it evaluates perhaps, and then returns to them.
+AWAITED_ROLLOUTS = 1
 
 
 class MemberEngine(PackedEngine):
@@ -63,6 +65,7 @@ class MemberEngine(PackedEngine):
         super().__init__(algorithm)
         self._member: Member | None = member
         self._trainer: MemberTrainer | None = None
+        self._alone: float = math.inf  # rollouts since the last common one
 
     def leave(self) -> None:
         """Part with the others."""
@@ -79,6 +82,7 @@ class MemberEngine(PackedEngine):
         """Fill the buffer; together with others where environments live on tensors and nobody listens to each step."""
         if self._member is None or not steps_on_tensors(env):
             return super().collect(algorithm, env, callback, buffer, n_steps)
+        self._alone += 1
         self.model.parameters.adopt(algorithm.policy)
         self._values = {}
         begin_rollout(algorithm, callback, buffer)
@@ -89,6 +93,7 @@ class MemberEngine(PackedEngine):
         self.model.parameters.adopt(algorithm.policy)  # what a callback has loaded
         start = algorithm.num_timesteps
         request = RolloutRequest(algorithm, self.model, env, buffer, self._member)  # type: ignore[arg-type]
+        self._alone = 0
         values = self._member.meet(request)
         if isinstance(values, CollectAlone):
             return fill_rollout(algorithm, env, callback, buffer, n_steps, deferred=True)
@@ -111,6 +116,7 @@ class MemberEngine(PackedEngine):
         self.model.parameters.adopt(algorithm.policy)
         if self._trainer is None or self._trainer.update is not update:
             self._trainer = MemberTrainer(self._member, update)
+        self._trainer.awaited = self._alone <= AWAITED_ROLLOUTS
         return update.run(algorithm, clip, self._trainer)
 
 
@@ -122,6 +128,7 @@ class MemberTrainer:
         update: of this model.
 
     Attributes:
+        awaited: whether the others' common rollouts wait for the end of this one's update.
         epoch: the matrix ``[R, n]``; after the first epoch a part of the matrix of all.
         member: as given.
         update: as given.
@@ -130,6 +137,7 @@ class MemberTrainer:
     def __init__(self, member: Member, update: PackedUpdate) -> None:
         self.member = member
         self.update = update
+        self.awaited = False
         self.epoch = torch.zeros(update.rows.total, update.samples, device=update.model.device)
 
     def train(self, settings: PPOSettings) -> int:
@@ -166,20 +174,18 @@ class StackedWork:
     """Serves all models that have met: rollouts and epochs of one kind at once, others apart.
 
     A rollout waits until all those who take part in common ones are at theirs. Else models that stop their updates
-    early would from then on collect by themselves.
+    early would from then on collect by themselves. Nobody waits for those who have gone their own way since.
     """
 
     def __init__(self) -> None:
         self._updates = StackedUpdates()
-        self._collecting: set[Member] = set()
 
     def __call__(self, requests: Sequence[Any]) -> list[Any]:
         """Do what is asked for; return a reply for each. Requests that are of neither kind get ``None``."""
         replies: list[Any] = [None] * len(requests)
         epochs = {index: each for index, each in enumerate(requests) if isinstance(each, EpochRequest)}
         rollouts = {index: each for index, each in enumerate(requests) if isinstance(each, RolloutRequest)}
-        self._collecting.update(each.member for each in rollouts.values())
-        if any(each.trainer.member in self._collecting for each in epochs.values()):
+        if any(each.trainer.awaited for each in epochs.values()):
             replies = [WAIT if index in rollouts else None for index in range(len(requests))]
         else:
             for index, outcome in zip(rollouts, collect_all(list(rollouts.values())), strict=True):
