@@ -490,6 +490,34 @@ def test_environments_that_raise_for_one_model_hurt_no_other(collected: list[int
         assert_same(members[index].result, train_alone(index + 1, make, 1024), 1e-5)
 
 
+class Unhashable(Drift):
+    row_settings = ("options",)
+    options: ClassVar[list[int]] = []
+
+
+class Unstackable(Drift):
+    row_settings = ()
+
+    @classmethod
+    def stack(cls, envs: Any) -> Any:
+        raise RuntimeError("no room")
+
+
+@pytest.mark.parametrize("cls", [Unhashable, Unstackable])
+def test_environments_that_cannot_be_stacked_hurt_no_other(cls: type[Drift]) -> None:
+    def make(seed: int) -> PPO:
+        kind = cls if seed == 2 else Drift
+        return PPO(
+            "MlpPolicy", kind("discrete", 8, seed), n_steps=32, batch_size=64, n_epochs=2, seed=seed, device="cpu"
+        )
+
+    members = train(dict.fromkeys((1, 2, 3), make), 512)
+
+    assert [member.error for member in members] == [None] * 3
+    for seed, member in enumerate(members, 1):
+        assert_same(member.result, train_alone(seed, make, 512), 1e-5)
+
+
 def test_normalised_environments_are_collected_by_themselves(collected: list[int]) -> None:
     def make(seed: int) -> PPO:
         env = VecNormalize(make_env("Pendulum-v1", seed), device="cpu")

@@ -38,6 +38,10 @@ def why_not_together(env: VecEnv, callback: BaseCallback, buffer: RolloutBuffer,
     """Return why a model's rollout must be collected by itself, or ``None``."""
     if not isinstance(env, DeviceVecEnv) or env.stack_kind() is None:
         return f"{type(env).__name__} cannot be stacked"
+    try:
+        hash(env.stack_kind())
+    except TypeError as error:
+        return f"what {type(env).__name__} says of its settings: {error}"
     if torch.empty(0, device=env.device).device != model.device:
         return f"environments on {env.device}, networks on {model.device}"
     if listens(callback):
@@ -129,12 +133,12 @@ class _Loop:
         requests = self._requests
         models = [request.model for request in requests]
         generators = [request.member.random.generator(self._device) for request in requests]
-        actors = StackedActors(models, generators)
         envs = [request.env for request in requests]
-        stack = type(envs[0]).stack(envs)
         counters = [request.algorithm.device_episodes for request in requests]
-        episodes = DeviceEpisodes.together(counters)
         try:
+            actors = StackedActors(models, generators)
+            stack = type(envs[0]).stack(envs)
+            episodes = DeviceEpisodes.together(counters)
             steps, last = self._steps(actors, stack, episodes)
         except Exception as error:
             # It may be the fault of one, which must not hurt the others.
