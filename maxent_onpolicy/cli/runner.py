@@ -25,6 +25,7 @@ from maxent_onpolicy.cli.lock import locked
 from maxent_onpolicy.cli.ranks import agree, rank_and_size
 from maxent_onpolicy.cli.registry import load_class
 from maxent_onpolicy.cli.values import UsageError
+from maxent_onpolicy.engine.rollout import steps_on_tensors
 from maxent_onpolicy.envs.normalize import VecNormalize
 from maxent_onpolicy.envs.state import StateNotRestorableError
 from maxent_onpolicy.evaluation.protocol import CsvFormat, Episodes, EvaluationCallback
@@ -271,10 +272,12 @@ class ProgressCallback(BaseCallback):
         super().__init__()
         self.reporter = reporter
         self.every_seconds = every_seconds
-        self.every_step = True
+        self.every_step = self._may_listen = True
         self._last = self._rollout_began = 0.0
 
     def _on_training_start(self) -> None:
+        # where steps are tensors a model's own loop tells of each; whoever asks for that is left out of common ones
+        self.every_step = self._may_listen = not steps_on_tensors(self.training_env)
         self._report()
 
     def _on_rollout_start(self) -> None:
@@ -287,7 +290,7 @@ class ProgressCallback(BaseCallback):
 
     def _on_rollout_end(self) -> None:
         # as long as rollouts are short, one report for each is enough
-        self.every_step = time.monotonic() - self._rollout_began > self.every_seconds
+        self.every_step = self._may_listen and time.monotonic() - self._rollout_began > self.every_seconds
         self._on_step()
 
     def _on_training_end(self) -> None:

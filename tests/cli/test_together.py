@@ -11,12 +11,14 @@ import pandas as pd
 import pytest
 from command_line import run_command, write_suite
 
+from maxent_onpolicy import PPO, make_vec_env, train_seeds
 from maxent_onpolicy.cli import runner, worker
 from maxent_onpolicy.cli.config import make_config
 from maxent_onpolicy.cli.jobs import Job, hear
 from maxent_onpolicy.cli.main import main
 from maxent_onpolicy.cli.runner import Reporter, Stopped, execute
 from maxent_onpolicy.cli.together import put_together
+from maxent_onpolicy.engine.packed import stacked
 from maxent_onpolicy.evaluation.runs import RunDirectory, find_runs
 
 SETTINGS: dict[str, Any] = {
@@ -122,6 +124,29 @@ def test_all_runs_stop_with_a_checkpoint_and_go_on_exactly(tmp_path, alone, monk
 
     for run, expected in zip(runs, alone, strict=True):
         assert_same(run, expected)
+
+
+def test_progress_keeps_no_model_from_common_rollouts(monkeypatch):
+    common, told = [], []
+    collect = stacked.collect_all
+    monkeypatch.setattr(stacked, "collect_all", lambda requests: common.append(len(requests)) or collect(requests))
+    reporter = Reporter(progress=lambda timesteps, mean_return: told.append(timesteps))
+
+    train_seeds(
+        PPO,
+        "MlpPolicy",
+        lambda seed: make_vec_env("CartPole-v1", 4, seed, "torch", device="cpu"),
+        [1, 2],
+        256,
+        callbacks=lambda model: runner.ProgressCallback(reporter, every_seconds=0.0),
+        n_steps=32,
+        batch_size=64,
+        n_epochs=1,
+        device="cpu",
+    )
+
+    assert [count for count in common if count] == [2, 2]
+    assert sorted(set(told)) == [0, 128, 256]
 
 
 def test_a_run_that_fails_is_told_apart_and_the_others_complete(tmp_path, alone, monkeypatch, capsys):
