@@ -208,7 +208,7 @@ class EvaluationCallback(BaseCallback):
     def every_step(self) -> bool:
         """Whether an evaluation may fall into the coming rollout; otherwise its steps are of no interest."""
         model: Any = self.model
-        if not hasattr(model, "n_steps"):
+        if type(self)._on_step is not EvaluationCallback._on_step or not hasattr(model, "n_steps"):
             return True
         return bool(self._next <= model.num_timesteps + model.n_steps * getattr(model, "total_envs", model.n_envs))
 

@@ -289,6 +289,32 @@ def test_it_makes_no_difference_whether_a_callback_listens():
     assert all(torch.equal(a, b) for a, b in zip(*map(parameters, runs), strict=True))
 
 
+@pytest.mark.parametrize("algorithm", [PPO, MaxEntPPO])
+def test_a_callback_that_wants_rollouts_only_finds_what_others_find_at_their_end(algorithm):
+    class AtTheEnd(BaseCallback):
+        def __init__(self, every_step):
+            super().__init__()
+            self.every_step, self.seen, self.steps = every_step, [], 0
+
+        def _on_step(self):
+            self.steps += 1
+            return True
+
+        def _on_rollout_end(self):
+            names = ("n_steps", "new_obs", "rewards", "dones", "actions", "clipped_actions", "obs_tensor")
+            arrays = [np.asarray(self.locals[name]) for name in (*names, "values", "log_probs")]
+            self.seen.append([*arrays, self.n_calls, self.num_timesteps])
+
+    told, silent = AtTheEnd(True), AtTheEnd(False)
+    for callback in (told, silent):
+        make(algorithm, "packed").learn(360, callback=[callback])
+    assert (told.steps, silent.steps) == (120, 0)
+    assert len(told.seen) > 1
+    for one, other in zip(told.seen, silent.seen, strict=True):
+        for expected, found in zip(one, other, strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
 def test_threads_are_given_back():
     torch.set_num_threads(2)  # the fixture restores it
     seen = []

@@ -14,6 +14,7 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
+import maxent_onpolicy
 from maxent_onpolicy.evaluation.protocol import (
     CsvFormat,
     EvaluationCallback,
@@ -190,6 +191,27 @@ def test_training_with_evaluation_is_bit_identical_to_training_without(tmp_path)
     assert with_evaluation._last_obs.tolist() == without._last_obs.tolist()
     # the statistics that judged the final policy are the training's final ones
     np.testing.assert_array_equal(evaluation_env.obs_rms.mean, with_evaluation.get_env().obs_rms.mean)
+
+
+def test_evaluations_fall_on_the_same_steps_if_rollouts_without_one_go_by_unseen(tmp_path):
+    steps: list[int] = []
+
+    class Counts(EvaluationCallback):
+        def _on_step(self):
+            steps.append(self.num_timesteps)
+            return super()._on_step()
+
+    def evaluated(cls, name):
+        log = CsvLog(tmp_path / name, EVAL_COLUMNS)
+        callback = cls(make_vec_env("CartPole-v1", 2), log, every=50, episodes=1, seed=11)
+        env = make_vec_env("CartPole-v1", 2, seed=0)
+        maxent_onpolicy.PPO("MlpPolicy", env, n_steps=8, batch_size=16, seed=0).learn(192, callback)
+        return (tmp_path / name).read_text()
+
+    rows = evaluated(EvaluationCallback, "silent.csv")
+    assert evaluated(Counts, "told.csv") == rows
+    assert [line.split(",")[0] for line in rows.splitlines()[1::2]] == ["0", "50", "100", "150", "192"]
+    assert steps == list(range(2, 193, 2))  # whoever changes what is done in a step is told of each
 
 
 def test_rows_come_at_fixed_timesteps_with_both_modes(tmp_path):

@@ -111,6 +111,9 @@ def collect_packed(
     if somebody_listens:
         callback.update_locals(locals())
     else:
+        obs_tensor = obs_tensors[-1]
+        evaluation = StepEvaluation(policy, obs_tensor, stored_actions[-1])
+        values, log_probs = Deferred(evaluation.values), Deferred(evaluation.log_probs)
         tell_of_rollout(callback, n_steps, locals())
     return True
 
