@@ -2,7 +2,7 @@
 
 OpenBLAS chooses when numpy is imported. It does not know AMD's newest processors
 (0.3.31 and family 26, Zen 5) and takes kernels for AVX2, with which small products
-take twice as long as with those for AVX-512.
+take twice as long as with those for AVX-512, and an update a quarter longer.
 """
 
 import os

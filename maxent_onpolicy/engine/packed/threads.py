@@ -27,7 +27,7 @@ def _blas() -> Any:
     if wanted is not None and any(each.get("architecture") not in (None, wanted) for each in found.info()):
         logger.warning(
             f"numpy was imported before maxent_onpolicy, and its OpenBLAS does not know this processor: import "
-            f"maxent_onpolicy first, or set OPENBLAS_CORETYPE={wanted}, and updates take about half the time"
+            f"maxent_onpolicy first, or set OPENBLAS_CORETYPE={wanted}, for faster updates"
         )
     return found
 
