@@ -195,7 +195,8 @@ def _check_keywords(algorithm: Any, kwargs: Mapping[str, Any]) -> None:
     known = _keywords(algorithm)
     for name in kwargs:
         if name not in known:
-            raise ValueError(f"{algorithm.__name__} takes no `{name}`{did_you_mean(name, known)}")
+            hint = did_you_mean(name, known) or "; `env` may be a function that gives options to `make_vec_env`"
+            raise ValueError(f"{algorithm.__name__} takes no `{name}`{hint}")
 
 
 def _keywords(algorithm: type) -> list[str]:

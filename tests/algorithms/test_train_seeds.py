@@ -202,6 +202,7 @@ def test_the_callers_random_state_is_untouched() -> None:
         ({"algorithm": PPO, "variants": {"tau": [0.1, 0.2]}}, "'tau' cannot differ between models"),
         ({"algorithm": "PPO"}, "`algorithm` must be PPO"),
         ({"learning_rat": 1e-3}, "takes no `learning_rat` .did you mean 'learning_rate'"),
+        ({"backend": "torch"}, "takes no `backend`; `env` may be a function that gives options"),
         ({"total_timesteps": -1}, "`total_timesteps` must be"),
         ({"env": 3}, "`env` must be an id or a function"),
         ({"env": lambda seed: make_vec_env("CartPole-v1", 1, seed), "n_envs": 2}, "for environments given by id"),

@@ -217,7 +217,7 @@ def test_ppo_trains_on_it():
 @pytest.mark.parametrize(
     ("env_id", "options", "message"),
     [
-        ("HalfCheetah-v5", {"ctrl_cost": 1}, "`ctrl_cost`: .*did you mean 'ctrl_cost_weight'"),
+        ("HalfCheetah-v5", {"ctrl_cost": 1}, "takes no `ctrl_cost` .did you mean 'ctrl_cost_weight'"),
         ("HalfCheetah-v5", {"device": "cuda:77"}, "`device='cuda:77'`: JAX has only"),
         ("HalfCheetah-v5", {"max_episode_steps": 0}, "`max_episode_steps`"),
         ("HalfCheetah-v5", {"discretize_bins": 3}, "neither `wrapper` nor `discretize_bins`"),

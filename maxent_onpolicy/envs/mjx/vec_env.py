@@ -241,7 +241,7 @@ def _gymnasium_env(env_id: str, options: dict[str, Any]) -> tuple[Any, dict[str,
         if key not in parameters:
             known = ["device", "max_episode_steps", *parameters]
             raise ValueError(
-                f"`{key}`: {env_id!r} with `backend='mjx'` takes {', '.join(known)}{did_you_mean(key, known)}"
+                f"{env_id!r} with `backend='mjx'` takes no `{key}`{did_you_mean(key, known)}, only {', '.join(known)}"
             )
     return cls(**options), {key: options.get(key, item.default) for key, item in parameters.items()}
 
