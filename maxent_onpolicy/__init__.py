@@ -7,8 +7,6 @@ Public names are imported on first use, so that tools which only read results
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from maxent_onpolicy.kernels import choose_kernels
-
 if TYPE_CHECKING:
     from maxent_onpolicy.algorithms.maxent_ppo import MaxEntPPO
     from maxent_onpolicy.algorithms.ppo import PPO
@@ -25,8 +23,6 @@ _HOME = {
     "make_vec_env": "maxent_onpolicy.envs.make",
     "train_seeds": "maxent_onpolicy.algorithms.train_seeds",
 }
-
-choose_kernels()
 
 
 def __getattr__(name: str) -> Any:

@@ -3,12 +3,11 @@
 import measure  # first: starts the clock
 
 # isort: split
-import maxent_onpolicy  # before numpy, as its documentation advises
-
-# isort: split
 import sb3_api
 import torch
 from stable_baselines3.common.env_util import make_vec_env as make_sb3_vec_env
+
+import maxent_onpolicy
 
 PACKAGES = ("maxent-onpolicy", "stable_baselines3", "torch", "gymnasium", "mujoco", "mujoco-mjx", "jax", "numpy")
 

@@ -1,6 +1,5 @@
 """How many threads numpy and torch get for small work."""
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -8,10 +7,6 @@ from typing import Any
 
 import torch
 from threadpoolctl import ThreadpoolController
-
-from maxent_onpolicy.kernels import wanted_kernels
-
-logger = logging.getLogger(__name__)
 
 # Floating-point operations of one matrix product above which a second thread pays. Measured on two cores: a product of
 # [2, 64, 65] by [2, 65, 512] (8.5 million) takes 41 us instead of 56 with both, but ten times as long when the other
@@ -22,14 +17,7 @@ WORTH_A_THREAD = 3.0e7
 @cache
 def _blas() -> Any:
     # numpy is loaded by now: its library is found once.
-    found = ThreadpoolController().select(user_api="blas")
-    wanted = wanted_kernels()
-    if wanted is not None and any(each.get("architecture") not in (None, wanted) for each in found.info()):
-        logger.warning(
-            f"numpy was imported before maxent_onpolicy, and its OpenBLAS does not know this processor: import "
-            f"maxent_onpolicy first, or set OPENBLAS_CORETYPE={wanted}, for faster updates"
-        )
-    return found
+    return ThreadpoolController().select(user_api="blas")
 
 
 @contextmanager
