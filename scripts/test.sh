@@ -20,5 +20,6 @@ install_extra dev
 cd "$root"
 # One thread a test process: torch's own threads only fight over the cores.
 export OMP_NUM_THREADS=1
+# A file of tests stays in one process, so that what its tests share is made, and compiled, once.
 say "Running the tests"
-exec "$venv/bin/python" -m pytest -n "${JOBS:-2}" --dist loadgroup ${selection[@]+"${selection[@]}"} "$@"
+exec "$venv/bin/python" -m pytest -n "${JOBS:-2}" --dist loadfile ${selection[@]+"${selection[@]}"} "$@"

@@ -9,10 +9,7 @@ from pathlib import Path
 import pytest
 from sb3_tests import SECONDS, STOCK, Outcome, fetch_tests, run_tests, unpack_tests
 
-pytestmark = [
-    pytest.mark.xdist_group("contract"),  # one worker, so that stock PPO runs once
-    pytest.mark.timeout(2 * SECONDS + 60),  # stock PPO and ours
-]
+pytestmark = pytest.mark.timeout(2 * SECONDS + 60)  # stock PPO and ours
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:.*truncated mini-batch"),
     pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="needs a C++ compiler"),
-    pytest.mark.xdist_group("compiled"),
 ]
 CASES = {
     "remainder, clipped values, early stop": (

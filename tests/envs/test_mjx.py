@@ -14,10 +14,7 @@ from maxent_onpolicy.envs import VecNormalize
 jax = pytest.importorskip("jax")
 mujoco = pytest.importorskip("mujoco")
 pytest.importorskip("mujoco.mjx")
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.xdist_group("mjx"),  # one worker: compilers take memory and cores
-]
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 from maxent_onpolicy.envs.mjx.tasks import SimState, Simulation  # noqa: E402
 from maxent_onpolicy.envs.mjx.vec_env import MjxVecEnv, _gymnasium_env, to_jax, to_torch  # noqa: E402
