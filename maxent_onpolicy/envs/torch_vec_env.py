@@ -49,6 +49,9 @@ class DeviceVecEnv(VecEnv):
     Attributes:
         device: where everything is.
         infos: what every ``step_tensor`` returns as its infos: ``B`` empty dicts, not to be written to.
+
+    Raises:
+        ValueError: if there is no such device.
     """
 
     render_mode: str | None = None
@@ -64,6 +67,8 @@ class DeviceVecEnv(VecEnv):
         check_integer("num_envs", num_envs, 1)
         super().__init__(num_envs, observation_space, action_space)
         self.device = get_device(device)
+        if str(device) != "auto" and self.device.type != torch.device(device).type:
+            raise ValueError(f"`device={str(device)!r}`: PyTorch finds no such device here; 'auto' takes what there is")
         self.monitor = monitor
         self.infos: list[dict[str, Any]] = [{} for _ in range(num_envs)]
         self._start_time = time.time()

@@ -301,3 +301,9 @@ def test_what_is_learnt_here_holds_in_gymnasium():
     after, _ = evaluate_policy(model, evaluation, n_eval_episodes=10, deterministic=False)
     assert before < 60
     assert after > 300
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+def test_a_device_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match="`device='cuda'`: PyTorch finds no such device"):
+        make_vec_env("CartPole-v1", 2, backend="torch", device="cuda")
