@@ -149,6 +149,7 @@ def _collect_on_device(
     """Collect without reading a tensor back: tests for NaN and the episodes' statistics wait for the rollout's end."""
     policy, device = self.policy, self.device
     obs_tensor, episode_starts = to_device(self._last_obs, device), torch.as_tensor(self._last_episode_starts)
+    to_environment = tensor_action_map(policy, device)
     episodes = self.device_episodes
     start = self.num_timesteps
     n_steps = 0
@@ -156,7 +157,7 @@ def _collect_on_device(
         if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
             policy.reset_noise(noise_envs(rollout_buffer))
         actions, values, log_probs = act(policy, obs_tensor, self.num_timesteps)
-        clipped_actions = to_environment_tensor(policy, self.action_space, actions)
+        clipped_actions = to_environment(actions)
         step = step_tensor(env, clipped_actions, device)
         done = step.terminated | step.truncated
         new_obs, rewards, dones = (
@@ -283,14 +284,15 @@ def to_environment(policy: ActorCriticPolicy, action_space: spaces.Space, action
     return np.clip(actions, action_space.low, action_space.high)
 
 
-def to_environment_tensor(policy: ActorCriticPolicy, action_space: spaces.Space, actions: Tensor) -> Tensor:
-    """Return what :func:`to_environment` does, on the actions' device."""
-    if not isinstance(action_space, spaces.Box):
-        return actions
-    low, high = (torch.as_tensor(bound, device=actions.device) for bound in (action_space.low, action_space.high))
+def tensor_action_map(policy: ActorCriticPolicy, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Return :func:`to_environment` as a function of tensors ``[N, ...]``, with the bounds on the device."""
+    space = policy.action_space
+    if not isinstance(space, spaces.Box):
+        return lambda actions: actions
+    low, high = (torch.as_tensor(bound, device=device) for bound in (space.low, space.high))
     if policy.squash_output:
-        return low + 0.5 * (actions + 1.0) * (high - low)
-    return torch.minimum(torch.maximum(actions, low), high)
+        return lambda actions: low + 0.5 * (actions + 1.0) * (high - low)
+    return lambda actions: torch.minimum(torch.maximum(actions, low), high)
 
 
 def clipped_fraction(policy: ActorCriticPolicy, action_space: spaces.Space, action: Tensor) -> float:

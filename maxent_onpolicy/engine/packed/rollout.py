@@ -17,6 +17,7 @@ from maxent_onpolicy.engine.finite import array_is_finite, check_finite, check_p
 from maxent_onpolicy.engine.listeners import listens, tell_of_rollout
 from maxent_onpolicy.engine.packed.model import PackedModel
 from maxent_onpolicy.engine.packed.sampling import make_sampler
+from maxent_onpolicy.engine.rollout import begin_rollout
 from maxent_onpolicy.envs.tensor import from_numpy_step
 
 if TYPE_CHECKING:
@@ -52,10 +53,7 @@ def collect_packed(
         NonFiniteError: on NaN in an observation or an action, naming the step and the environment.
     """
     policy = self.policy
-    policy.set_training_mode(False)
-    rollout_buffer.reset()
-    rollout_buffer.make_room_for(self._last_obs)
-    callback.on_rollout_start()
+    begin_rollout(self, callback, rollout_buffer)
     n_envs, total_envs = env.num_envs, self.total_envs
     actor = model.actor(n_envs)
     sampler = make_sampler(policy, n_rollout_steps, n_envs, rollout_buffer.noise_rows)

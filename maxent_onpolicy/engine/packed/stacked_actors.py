@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import get_action_dim
 from torch import Tensor
 from torch.nn import functional as F
@@ -107,14 +106,3 @@ class StackedActors:
     def _std_of(self, raw: Tensor) -> Tensor:
         kind = self._policy.action_dist
         return (kind.bound(raw) if isinstance(kind, GaussianDistribution) else raw).exp()
-
-
-def action_map(policy: ActorCriticPolicy, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """Return the function from sampled actions ``[N, ...]`` to the environment's units, its bounds on the device."""
-    space = policy.action_space
-    if not isinstance(space, spaces.Box):
-        return lambda actions: actions
-    low, high = (torch.as_tensor(bound, device=device) for bound in (space.low, space.high))
-    if policy.squash_output:
-        return lambda actions: low + 0.5 * (actions + 1.0) * (high - low)
-    return lambda actions: torch.minimum(torch.maximum(actions, low), high)

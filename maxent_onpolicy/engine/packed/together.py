@@ -23,8 +23,9 @@ from maxent_onpolicy.engine.finite import NonFiniteError, check_finite, check_pa
 from maxent_onpolicy.engine.listeners import listens
 from maxent_onpolicy.engine.lockstep import Member
 from maxent_onpolicy.engine.packed.model import PackedModel, model_kind
-from maxent_onpolicy.engine.packed.stacked_actors import StackedActors, action_map
+from maxent_onpolicy.engine.packed.stacked_actors import StackedActors
 from maxent_onpolicy.engine.packed.stacked_evaluation import evaluate_together
+from maxent_onpolicy.engine.rollout import tensor_action_map
 from maxent_onpolicy.envs.tensor import to_device
 from maxent_onpolicy.envs.torch_vec_env import DeviceVecEnv, EnvStack
 
@@ -158,7 +159,7 @@ class _Loop:
 
     def _steps(self, actors: StackedActors, stack: EnvStack, episodes: DeviceEpisodes) -> tuple[_Step, Tensor]:
         """Make all steps; return them, ``[T, S·B, ...]``, and the observation after them."""
-        to_environment = action_map(self._policy, self._device)
+        to_environment = tensor_action_map(self._policy, self._device)
         observation = torch.cat([_last_observation(request.algorithm, self._device) for request in self._requests])
         steps: list[_Step] = []
         for _ in range(self._requests[0].buffer.buffer_size):
@@ -268,7 +269,7 @@ def locals_after(request: RolloutRequest, callback: BaseCallback) -> dict[str, A
         "dones": algorithm._last_episode_starts,
         "rewards": Deferred(lambda: buffer.reward[-1].cpu().numpy()),
         "actions": buffer.action[-1],
-        "clipped_actions": Deferred(lambda: action_map(algorithm.policy, algorithm.device)(buffer.action[-1])),
+        "clipped_actions": Deferred(lambda: tensor_action_map(algorithm.policy, algorithm.device)(buffer.action[-1])),
         "values": Deferred(lambda: buffer.value[-1].unsqueeze(1)),
         "log_probs": Deferred(lambda: buffer.log_prob[-1]),
         "infos": request.env.infos,
