@@ -1,7 +1,8 @@
-"""Pytest plug-in: put another class in the place of ``stable_baselines3.PPO`` and write down what became of each test.
+"""Pytest plug-in: put another class in the place of one of SB3's algorithms and write down what became of each test.
 
 Loaded with ``-p sb3_swap`` before the tests are collected, so that what they import, parametrise over and compare with
-``==`` is the class named in ``SB3_SWAP_CLASS`` ("module:Class"). Outcomes go to the file named in ``SB3_SWAP_REPORT``.
+``==`` under the name in ``SB3_SWAP_TARGET`` ("stable_baselines3:PPO") is the class named in ``SB3_SWAP_CLASS``
+("module:Class"). Outcomes go to the file named in ``SB3_SWAP_REPORT``.
 """
 
 import json
@@ -12,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import stable_baselines3
 
 _module, _name = os.environ["SB3_SWAP_CLASS"].split(":")
 _class = getattr(import_module(_module), _name)
+_target_module, _target_name = os.environ["SB3_SWAP_TARGET"].split(":")
 
 
 class _Recorder:
@@ -36,11 +37,11 @@ def _recording_init(self: Any, *args: Any, **kwargs: Any) -> None:
 
 _recording_init.__wrapped__ = _init  # keep the signature that inspect.signature shows
 _class.__init__ = _recording_init
-stable_baselines3.PPO = _class
+setattr(import_module(_target_module), _target_name, _class)
 
 
 def _canonical(nodeid: str) -> str:
-    return nodeid.replace(_name, "PPO")
+    return nodeid.replace(_name, _target_name)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,12 +1,13 @@
-"""Fetch stable-baselines3's own tests and run them with another class in PPO's place.
+"""Fetch the tests of stable-baselines3 or sb3-contrib and run them with another class in one algorithm's place.
 
-The source distribution on the package index ships the tests; the wheel does not. It is downloaded by pip (so that the
+The source distributions on the package index ship the tests; the wheels do not. One is downloaded by pip (so that the
 index the machine is configured for is used and the hash is checked), and only its ``tests`` folder is unpacked, into a
 cache outside the source tree. Nothing of it is committed.
 
 Run as a script to see the outcome for one class::
 
     python tests/contract/sb3_tests.py maxent_onpolicy:MaxEntPPO
+    python tests/contract/sb3_tests.py sb3_contrib:TRPO
 """
 
 import json
@@ -21,16 +22,50 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 
-STOCK = "stable_baselines3:PPO"
 
-# Every file that mentions PPO is run but this one: its one test with PPO records a video and needs a display.
-LEFT_OUT = "test_vec_envs.py"
+@dataclass(frozen=True)
+class Suite:
+    """Tests of one package, and the algorithm in them whose place another class takes.
 
-# The wide filter: parametrised with PPO, or not parametrised with any algorithm (many of those build a PPO inside).
-KEYWORDS = "PPO or not (A2C or SAC or TD3 or DQN or DDPG)"
+    Attributes:
+        module: the package; its source distribution has the same name.
+        algorithm: the class that is replaced.
+        others: the package's other algorithms.
+        left_out: files that mention the algorithm and are not run.
+        deselected: tests that are not run.
+    """
 
-# A TD3 of a gigabyte: as slow as all the rest together, and no PPO in it.
-DESELECTED = ("tests/test_save_load.py::test_save_load_large_model",)
+    module: str
+    algorithm: str
+    others: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+    deselected: tuple[str, ...] = ()
+
+    @property
+    def stock(self) -> str:
+        """The class that is replaced, as "module:Class"."""
+        return f"{self.module}:{self.algorithm}"
+
+    @property
+    def keywords(self) -> str:
+        """The wide filter: parametrised with the algorithm, or with none (many of those build one inside)."""
+        return f"{self.algorithm} or not ({' or '.join(self.others)})"
+
+
+SUITES = {
+    suite.algorithm: suite
+    for suite in (
+        Suite(
+            "stable_baselines3",
+            "PPO",
+            others=("A2C", "SAC", "TD3", "DQN", "DDPG"),
+            left_out=("test_vec_envs.py",),  # its one test with PPO records a video and needs a display
+            # A TD3 of a gigabyte: as slow as all the rest together, and no PPO in it.
+            deselected=("tests/test_save_load.py::test_save_load_large_model",),
+        ),
+        Suite("sb3_contrib", "TRPO", others=("ARS", "QRDQN", "TQC", "CrossQ", "MaskablePPO", "RecurrentPPO")),
+    )
+}
 
 # After which a run of SB3's tests is taken to hang; one takes one to three minutes.
 SECONDS = 900.0
@@ -57,19 +92,24 @@ def cache_directory() -> Path:
     return Path(root) / "maxent_onpolicy"
 
 
-def download_source(release: str, target: Path) -> Path:
-    """Download the source distribution of stable-baselines3 ``release`` into ``target`` with pip.
+def suite_of(class_path: str) -> Suite:
+    """Return the tests for a class, by the end of its name: MaxEntPPO takes PPO's place."""
+    return next(suite for name, suite in SUITES.items() if re.search(rf"(:|MaxEnt){name}$", class_path))
+
+
+def download_source(package: str, release: str, target: Path) -> Path:
+    """Download the source distribution of a package's ``release`` into ``target`` with pip.
 
     Raises:
         ConnectionError: if pip cannot provide it; the message is pip's.
     """
     # Only this package from source: ":all:" would also build setuptools, needed to read the metadata, from source.
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "stable-baselines3"]
-    command += ["--dest", str(target), f"stable-baselines3=={release}"]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", package]
+    command += ["--dest", str(target), f"{package}=={release}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     archives = list(target.glob("*.tar.gz"))
     if done.returncode != 0 or len(archives) != 1:
-        raise ConnectionError(f"pip could not download stable-baselines3=={release}:\n{done.stderr.strip()}")
+        raise ConnectionError(f"pip could not download {package}=={release}:\n{done.stderr.strip()}")
     return archives[0]
 
 
@@ -89,39 +129,45 @@ def unpack_tests(archive: Path, target: Path) -> None:
     (target / "pytest.ini").write_text("[pytest]\nmarkers = expensive: named in the tests, registered nowhere\n")
 
 
-def fetch_tests(cache: Path | None = None) -> Path:
-    """Return a folder with the ``tests`` package of the installed stable-baselines3, downloading it the first time."""
-    release = version("stable-baselines3")
-    folder = (cache or cache_directory()) / f"stable-baselines3-{release}-tests"
+def fetch_tests(module: str, cache: Path | None = None) -> Path:
+    """Return a folder with the ``tests`` package of the installed ``module``, downloading it the first time."""
+    package = module.replace("_", "-")
+    release = version(package)
+    folder = (cache or cache_directory()) / f"{package}-{release}-tests"
     if folder.exists():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        archive = download_source(release, Path(scratch))
+        archive = download_source(package, release, Path(scratch))
         unpacked = Path(scratch) / "unpacked"
         unpack_tests(archive, unpacked)
         unpacked.rename(folder)  # whole or not at all
     return folder
 
 
-def run_tests(class_path: str, folder: Path, keywords: str = KEYWORDS) -> dict[str, Outcome]:
-    """Run the selected tests in ``folder`` in a process of their own with ``class_path`` ("module:Class") as PPO.
+def run_tests(class_path: str, suite: Suite, folder: Path) -> dict[str, Outcome]:
+    """Run a suite's tests in ``folder`` in a process of their own with ``class_path`` ("module:Class") in them.
 
     Returns:
-        The outcome of every selected test, by an identifier in which the class is always called ``PPO``.
+        The outcome of every selected test, by an identifier in which the class is always called as the suite's.
 
     Raises:
         RuntimeError: if pytest itself could not run (broken collection, crash); the message is its output.
     """
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch) / "outcomes.json"
-        environment = dict(os.environ, OMP_NUM_THREADS="1", SB3_SWAP_CLASS=class_path, SB3_SWAP_REPORT=str(report))
+        environment = dict(os.environ, OMP_NUM_THREADS="1", SB3_SWAP_CLASS=class_path, SB3_SWAP_TARGET=suite.stock)
+        environment["SB3_SWAP_REPORT"] = str(report)
         environment["PYTHONPATH"] = str(Path(__file__).parent)
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "sb3_swap", "-p", "no:cacheprovider", "-k", keywords]
-        command += [f"--deselect={name}" for name in DESELECTED]
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "sb3_swap", "-p", "no:cacheprovider"]
+        command += ["-k", suite.keywords]
+        command += [f"--deselect={name}" for name in suite.deselected]
         command += ["--basetemp", str(Path(scratch) / "files"), "-o", "addopts=", "-c", "pytest.ini"]
         files = sorted((folder / "tests").glob("test_*.py"))
-        command += [str(path) for path in files if path.name != LEFT_OUT and re.search(r"\bPPO\b", path.read_text())]
+        mentioned = re.compile(rf"\b{suite.algorithm}\b")
+        command += [
+            str(path) for path in files if path.name not in suite.left_out and mentioned.search(path.read_text())
+        ]
         done = subprocess.run(
             command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=SECONDS
         )
@@ -134,7 +180,9 @@ def run_tests(class_path: str, folder: Path, keywords: str = KEYWORDS) -> dict[s
 
 def main() -> int:
     """Print the outcome for the class named on the command line (stock PPO without one) and its failures."""
-    outcomes = run_tests(sys.argv[1] if len(sys.argv) > 1 else STOCK, fetch_tests())
+    class_path = sys.argv[1] if len(sys.argv) > 1 else SUITES["PPO"].stock
+    suite = suite_of(class_path)
+    outcomes = run_tests(class_path, suite, fetch_tests(suite.module))
     for name, outcome in outcomes.items():
         if outcome.result == "failed":
             print(f"FAILED {name}\n{outcome.message}\n")

@@ -1,26 +1,30 @@
-"""SB3's own tests, with our classes in PPO's place: whatever stock PPO passes, ours pass."""
+"""SB3's own tests, with our classes in its algorithms' places: whatever the stock ones pass, ours pass."""
 
 import io
 import os
 import tarfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
-from sb3_tests import SECONDS, STOCK, Outcome, fetch_tests, run_tests, unpack_tests
+from sb3_tests import SECONDS, SUITES, Outcome, Suite, fetch_tests, run_tests, suite_of, unpack_tests
 
-pytestmark = pytest.mark.timeout(2 * SECONDS + 60)  # stock PPO and ours
+pytestmark = pytest.mark.timeout(2 * SECONDS + 60)  # the stock class and ours
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A test that stock PPO passes and ours need not; ``certain`` ones must fail, or the entry is out of date."""
+    """A test that the stock class passes and ours need not; ``certain`` ones must fail, or the entry is out of date."""
 
     reason: str
     certain: bool = True
 
 
-# Stock PPO of stable-baselines3 2.9.2 on the CPU: 233 passed, 5 skipped (2 need CUDA, 3 are combinations it lacks).
+# How many of its own tests the stock class passes at least, and how many of all build it.
+# PPO of stable-baselines3 2.9.2 on the CPU: 233 passed, 5 skipped (2 need CUDA, 3 are combinations it lacks).
+LEAST = {"PPO": (230, 95), "TRPO": (49, 24)}
 DIFFERENCES: dict[str, dict[str, Difference]] = {
     "maxent_onpolicy:PPO": {},
     "maxent_onpolicy:MaxEntPPO": {
@@ -46,36 +50,50 @@ def disagreements(stock: dict[str, Outcome], ours: dict[str, Outcome], expected:
         elif name in expected and expected[name].certain and as_stock:
             lines.append(f"{name}: expected to differ ({expected[name].reason}), but does not")
         elif outcome.built and not mine.built:
-            lines.append(f"{name}: stock built PPO there, ours was not built")
+            lines.append(f"{name}: stock was built there, ours was not")
     return lines
 
 
 @pytest.fixture(scope="module")
-def sb3_folder() -> Path:
-    try:
-        return fetch_tests()
-    except ConnectionError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"needs the package index once: {error}")
+def folder_of() -> Callable[[Suite], Path]:
+    def fetch(suite: Suite) -> Path:
+        try:
+            return fetch_tests(suite.module)
+        except ConnectionError as error:
+            if os.environ.get("CI"):
+                raise
+            pytest.skip(f"needs the package index once: {error}")
+
+    return fetch
 
 
 @pytest.fixture(scope="module")
-def stock(sb3_folder: Path) -> dict[str, Outcome]:
-    return run_tests(STOCK, sb3_folder)
+def stock_outcomes(folder_of: Callable[[Suite], Path]) -> Callable[[Suite], dict[str, Outcome]]:
+    @cache
+    def run(suite: Suite) -> dict[str, Outcome]:
+        return run_tests(suite.stock, suite, folder_of(suite))
+
+    return run
 
 
 @pytest.mark.slow
-def test_the_filter_selects_what_uses_ppo(stock: dict[str, Outcome]) -> None:
-    assert sum(outcome.result == "passed" for outcome in stock.values()) >= 230
-    assert sum(outcome.built for outcome in stock.values()) >= 95
+@pytest.mark.parametrize("algorithm", SUITES)
+def test_the_filter_selects_what_uses_the_algorithm(algorithm: str, stock_outcomes: Callable) -> None:
+    stock = stock_outcomes(SUITES[algorithm])
+    passed, built = LEAST[algorithm]
+    assert sum(outcome.result == "passed" for outcome in stock.values()) >= passed
+    assert sum(outcome.built for outcome in stock.values()) >= built
     assert [name for name, outcome in stock.items() if outcome.result == "failed"] == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("class_path", DIFFERENCES)
-def test_ours_passes_what_stock_ppo_passes(class_path: str, sb3_folder: Path, stock: dict[str, Outcome]) -> None:
-    lines = disagreements(stock, run_tests(class_path, sb3_folder), DIFFERENCES[class_path])
+def test_ours_passes_what_the_stock_class_passes(
+    class_path: str, folder_of: Callable, stock_outcomes: Callable
+) -> None:
+    suite = suite_of(class_path)
+    outcomes = run_tests(class_path, suite, folder_of(suite))
+    lines = disagreements(stock_outcomes(suite), outcomes, DIFFERENCES[class_path])
 
     assert not lines, "\n".join(lines)
 
@@ -91,7 +109,7 @@ FAILED = Outcome("failed", built=True, message="boom")
         ({"a": FAILED}, {}, "a: stock passed, ours failed\nboom"),
         ({"a": Outcome("skipped", built=False)}, {}, "a: stock passed, ours skipped"),
         ({}, {}, "a: stock passed, ours missing"),
-        ({"a": Outcome("passed", built=False)}, {}, "a: stock built PPO there, ours was not built"),
+        ({"a": Outcome("passed", built=False)}, {}, "a: stock was built there, ours was not"),
         ({"a": FAILED}, {"a": Difference("why")}, ""),
         ({"a": PASSED}, {"a": Difference("why")}, "a: expected to differ (why), but does not"),
         ({"a": PASSED}, {"a": Difference("chance", certain=False)}, ""),
@@ -102,6 +120,11 @@ def test_disagreements(ours: dict[str, Outcome], expected: dict[str, Difference]
     lines = disagreements({"a": PASSED}, ours, expected)
 
     assert "\n".join(lines).strip() == found
+
+
+@pytest.mark.parametrize("class_path", [*DIFFERENCES, *(suite.stock for suite in SUITES.values())])
+def test_a_class_goes_where_its_name_says(class_path: str) -> None:
+    assert class_path.endswith(suite_of(class_path).algorithm)
 
 
 def test_only_regular_files_of_the_tests_folder_are_unpacked(tmp_path: Path) -> None:
