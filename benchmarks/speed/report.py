@@ -7,7 +7,7 @@ from benchmarks.speed.figure import speed_plot
 from benchmarks.speed.store import Store
 from benchmarks.speed.summary import Measurements
 from benchmarks.speed.tables import all_tables
-from maxent_onpolicy.evaluation.runs import write_atomic
+from maxent_onpolicy.evaluation.files import write_atomic
 from maxent_onpolicy.evaluation.tables import Table
 
 #: Columns that are empty where nothing was measured.

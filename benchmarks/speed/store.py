@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.speed.workloads import Job
-from maxent_onpolicy.evaluation.runs import write_atomic
+from maxent_onpolicy.evaluation.files import write_atomic
 
 NUMBERS = (
     "steps_per_second",

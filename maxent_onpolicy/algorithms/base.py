@@ -14,11 +14,11 @@ from stable_baselines3.common.buffers import DictRolloutBuffer
 from stable_baselines3.common.buffers import RolloutBuffer as SB3RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from maxent_onpolicy.algorithms.resume import capture_training_state, of_rank, restore_training_state
+from maxent_onpolicy.algorithms.resume import Resumable, Resume, capture_training_state, of_rank
 from maxent_onpolicy.engine.buffer import RolloutBuffer
 from maxent_onpolicy.engine.distributed import gather_objects, reporting_failure, use_own_gpu, world
 from maxent_onpolicy.engine.episodes import DeviceEpisodes
@@ -33,7 +33,7 @@ from maxent_onpolicy.policies.distributions import BoxDistribution
 from maxent_onpolicy.validation import check_choice, check_integer, check_range
 
 
-class OnPolicyAlgorithm(sb3.OnPolicyAlgorithm):
+class OnPolicyAlgorithm(Resumable, sb3.OnPolicyAlgorithm):
     """SB3's on-policy algorithm with a device-resident rollout, correct truncation and exact resume.
 
     Subclasses define ``train`` and, where they estimate more than one advantage,
@@ -313,75 +313,35 @@ class OnPolicyAlgorithm(sb3.OnPolicyAlgorithm):
         exclude: Iterable[str] | None = None,
         include: Iterable[str] | None = None,
     ) -> None:
-        """Save as SB3 does, with everything that an exact continuation needs.
+        """Save with everything that an exact continuation needs; see :meth:`Resumable.save`."""
+        if world().rank == 0:  # its file holds everything
+            super().save(path, exclude, include)
 
-        Beside the parameters and optimisers the file holds the random generators,
-        the last observation and, where it can be captured, the environments' state
-        and normalisation statistics. ``load(path, env=env, resume=True)`` restores
-        them. A continuation is exact from a rollout's boundary: after ``learn()``,
-        or from a callback's ``_on_rollout_start``. From a file saved in the middle of a
-        rollout the environments go on where they were, but that rollout's steps are lost.
-
-        Args:
-            path: file or file-like object.
-            exclude: as SB3.
-            include: as SB3.
-        """
-        if world().rank > 0:
-            return  # rank 0's file holds everything
-        self._training_state = capture_training_state(self.env) | {"device_episodes": self._running_episodes()}
+    def _capture_training_state(self) -> dict[str, Any]:
+        state = super()._capture_training_state() | {"device_episodes": self._running_episodes()}
         if isinstance(self.rollout_buffer, SharedRolloutBuffer):
             gathered_at, states = self._rank_states or (-1, None)
             current = gathered_at == self.num_timesteps
-            self._training_state |= {"size": world().size, "ranks": states if current else None}
-        try:
-            super().save(path, exclude, include)
-        finally:
-            del self._training_state
+            state |= {"size": world().size, "ranks": states if current else None}
+        return state
+
+    def _restore_training_state(self, state: dict[str, Any], resume: Resume) -> None:
+        ranks = world()
+        if resume is True:
+            state = of_rank(state, ranks.rank, ranks.size)
+        super()._restore_training_state(state, resume)
+        if resume is True:
+            if state.get("device_episodes") is not None:
+                self.device_episodes.set_state(state["device_episodes"])
+            self._arrived_at = state.get("arrived_at", self._arrived_at)
+            self._move_on()
+
+    def _seed_environments(self, seed: int) -> None:
+        super()._seed_environments(seed + world().rank * self.n_envs)
 
     @classmethod
-    def load(
-        cls,
-        path: str | pathlib.Path | io.BufferedIOBase,
-        env: GymEnv | None = None,
-        device: torch.device | str = "auto",
-        custom_objects: dict[str, Any] | None = None,
-        print_system_info: bool = False,
-        force_reset: bool = True,
-        resume: bool = False,
-        **kwargs: Any,
-    ) -> Self:
-        """Load a model; as SB3, the file is unpickled, so load only files you trust.
-
-        Args:
-            path: file or file-like object.
-            env: environment to train in; as SB3.
-            device: as SB3.
-            custom_objects: as SB3.
-            print_system_info: as SB3.
-            force_reset: as SB3; ignored with ``resume``.
-            resume: restore the random generators, normalisation statistics and the environments' state too, so that
-                ``learn(remaining_steps, reset_num_timesteps=False)`` continues bit for bit.
-            **kwargs: as SB3.
-
-        Raises:
-            ValueError: if ``resume`` is set without ``env``, or the file holds no training state.
-            StateNotRestorableError: if ``resume`` is set and the environments' state could not be saved.
-        """
-        if resume and env is None:
-            raise ValueError("`resume=True` needs `env`: the environment in which training continues")
-        model = super().load(path, env, device, custom_objects, print_system_info, force_reset and not resume, **kwargs)
-        state = model.__dict__.pop("_training_state", None)
-        if resume:
-            if state is None:
-                raise ValueError(f"`resume=True` needs a file saved by this package; {path!r} holds no training state")
-            assert model.env is not None
-            ranks = world()
-            state = of_rank(state, ranks.rank, ranks.size)
-            restore_training_state(model.env, state)
-            if state.get("device_episodes") is not None:
-                model.device_episodes.set_state(state["device_episodes"])
-            model._arrived_at = state.get("arrived_at", model._arrived_at)
-            model._move_on()
+    def load(cls, *args: Any, **kwargs: Any) -> Self:
+        """Load a model; see :meth:`Resumable.load`."""
+        model = super().load(*args, **kwargs)
         model._arrived_at = None
         return model

@@ -22,7 +22,7 @@ from maxent_onpolicy.cli.parse import Flag, option, parse_options, read_assignme
 from maxent_onpolicy.cli.plan import PlannedRun, plan_run, preparation, select
 from maxent_onpolicy.cli.suite import Suite, find_suite, load_suite
 from maxent_onpolicy.cli.together import put_together
-from maxent_onpolicy.cli.values import UsageError
+from maxent_onpolicy.cli.values import UsageError, check_checkpoint_seconds
 from maxent_onpolicy.evaluation.provenance import available_cores, collect_provenance
 
 DESCRIPTION = """Run every algorithm of a suite on every environment with every seed.
@@ -150,6 +150,7 @@ def _check_numbers(options: BenchOptions) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name} must be at least 1, got {value}")
+    check_checkpoint_seconds(options.checkpoint_seconds)
     if options.memory is not None and options.memory <= 0:
         raise UsageError(f"--memory must be positive, got {options.memory:g}")
     if options.gpus is not None and options.gpus < 0:

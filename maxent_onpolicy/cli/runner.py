@@ -19,7 +19,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 
 from maxent_onpolicy.algorithms.train_seeds import Join
-from maxent_onpolicy.cli.build import make_evaluation_env, make_model, make_training_env, restored_normalization
+from maxent_onpolicy.cli.build import make_evaluation_env, make_model, make_training_env
 from maxent_onpolicy.cli.config import RunConfig
 from maxent_onpolicy.cli.lock import locked
 from maxent_onpolicy.cli.ranks import agree, rank_and_size
@@ -28,15 +28,13 @@ from maxent_onpolicy.cli.values import UsageError
 from maxent_onpolicy.engine.rollout import steps_on_tensors
 from maxent_onpolicy.envs.normalize import VecNormalize
 from maxent_onpolicy.envs.state import StateNotRestorableError
+from maxent_onpolicy.evaluation.files import remove_temporaries, replacing
 from maxent_onpolicy.evaluation.protocol import CsvFormat, Episodes, EvaluationCallback
 from maxent_onpolicy.evaluation.provenance import collect_provenance
-from maxent_onpolicy.evaluation.runs import RunDirectory, remove_temporaries, replacing
+from maxent_onpolicy.evaluation.runs import CsvLog, RunDirectory
 
 # what SB3's zip reader raises for a file that is no model, or half of one
 _UNREADABLE = (zipfile.BadZipFile, EOFError, KeyError, ValueError, RuntimeError)
-
-
-_PENDING = "_pending_log_values"
 
 
 class Stopped(Exception):
@@ -151,12 +149,12 @@ def _train(
         clock.before = 0.0
         model = make_model(config, make_training_env(config))
     evaluation_env = make_evaluation_env(config)
-    train_log, eval_log = run.train_log(), run.eval_log()
-    for log in (train_log, eval_log):
+    train_log, eval_log = checkpoint.logs = run.train_log(), run.eval_log()
+    for log in checkpoint.logs:
         log.truncate(model.num_timesteps if model.num_timesteps else -1)
+    # a kill between the checkpoint and the status leaves rows that are younger than the status
+    clock.before = max(clock.before, train_log.last("wall_seconds") or 0.0)
     model.set_logger(Logger(None, [CsvFormat(train_log, clock)]))
-    for key, value in model.__dict__.pop(_PENDING, {}).items():
-        model.logger.record(key, value)
     evaluation: dict[str, Any] = {**config.evaluation, "on_result": reporter.evaluated}
     callbacks: list[BaseCallback] = [
         EvaluationCallback(evaluation_env, eval_log, **evaluation),
@@ -186,11 +184,7 @@ def _continued(run: RunDirectory, config: RunConfig, reporter: Reporter) -> Base
             model: BaseAlgorithm = cls.load(run.checkpoint, env=env, resume=True)
         except StateNotRestorableError as error:
             reporter.message(f"{config.name}: goes on with new episodes, not bit for bit: {error}")
-            env = restored_normalization(env, run.normalization, config)
-            model = cls.load(run.checkpoint, env=env)
-            # not the seed of the start: the run would see its first episodes again
-            sequence = np.random.SeedSequence([config.seed, model.num_timesteps])
-            model.set_random_seed(int(sequence.generate_state(1)[0] >> 1))
+            model = cls.load(run.checkpoint, env=env, resume="new_episodes")
     except _UNREADABLE as error:
         env.close()
         raise UsageError(f"{run.checkpoint} cannot be loaded ({error}); `--restart` starts the run over") from error
@@ -205,6 +199,7 @@ def save_model(model: BaseAlgorithm, run: RunDirectory, path: Path) -> None:
     """
     env = model.get_vec_normalize_env()
     if isinstance(env, VecNormalize):
+        # for whoever only evaluates; a checkpoint holds its own, so that no kill between the two files does harm
         with replacing(run.normalization) as temporary:
             env.save(temporary)
     with replacing(path) as temporary:
@@ -221,6 +216,9 @@ class CheckpointCallback(BaseCallback):
         stop: when requested, a last checkpoint is written and training ends.
         clock: the run's wall time.
         every_seconds: wall time between checkpoints.
+
+    Attributes:
+        logs: are on the disk before a checkpoint is.
     """
 
     every_rank = True  # where several processes train, all of them tell the state of their environments
@@ -232,6 +230,7 @@ class CheckpointCallback(BaseCallback):
         self.stop = stop
         self.clock = clock
         self.every_seconds = every_seconds
+        self.logs: tuple[CsvLog, ...] = ()
         self._last = time.monotonic()
         self._saved_at = -1
 
@@ -255,10 +254,10 @@ class CheckpointCallback(BaseCallback):
             raise Stopped
 
     def _save(self, timesteps: int) -> None:
-        # what the last update recorded is written with the next rollout's row
-        setattr(self.model, _PENDING, dict(self.logger.name_to_value))
+        # rows that are lost with the machine's memory would be missing for good once the checkpoint lies beyond them
+        for log in self.logs:
+            log.sync()
         save_model(self.model, self.run, self.run.checkpoint)
-        delattr(self.model, _PENDING)
         self.run.write_status("running", timesteps=timesteps, wall_seconds=round(self.clock(), 3))
 
     def _on_step(self) -> bool:

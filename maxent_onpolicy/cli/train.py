@@ -16,7 +16,7 @@ from maxent_onpolicy.cli.parse import Flag, option, parse_options, read_assignme
 from maxent_onpolicy.cli.plan import discard_run
 from maxent_onpolicy.cli.ranks import MistakeOfRank0, follow, leave, open_together, rank_and_size
 from maxent_onpolicy.cli.registry import describe_hyperparameters, find_algorithm, hyperparameters, load_class
-from maxent_onpolicy.cli.values import UsageError, check_mapping, merge, read_yaml, set_path
+from maxent_onpolicy.cli.values import UsageError, check_checkpoint_seconds, check_mapping, merge, read_yaml, set_path
 from maxent_onpolicy.evaluation.provenance import collect_provenance
 from maxent_onpolicy.evaluation.runs import RunDirectory, RunError, run_path
 from maxent_onpolicy.validation import did_you_mean
@@ -96,7 +96,7 @@ class TrainOptions:
     restart: Flag = False
     checkpoint_seconds: Annotated[float, option("SECONDS", "60")] = 60.0
     no_model: Flag = False
-    threads: Annotated[int, option("N", "1")] = 1
+    threads: Annotated[int | None, option("N", "1")] = None
 
 
 def main(arguments: list[str]) -> int:
@@ -106,8 +106,9 @@ def main(arguments: list[str]) -> int:
         UsageError: for anything that the command line, a file in it or the run directory does not allow.
     """
     options, written = _parse(arguments)
-    if options.threads < 1:
+    if options.threads is not None and options.threads < 1:
         raise UsageError(f"--threads must be at least 1, got {options.threads}")
+    check_checkpoint_seconds(options.checkpoint_seconds)
     if rank_and_size()[1] > 1:
         return _train_together(options, written)
     return _train(_open(options, written), options)
@@ -122,13 +123,21 @@ def _train_together(options: TrainOptions, written: Mapping[str, Any]) -> int:
         if rank_and_size()[0] == 0:
             status = _train(run, options)
         else:
-            follow(run, goes_on, options.threads)
+            follow(run, goes_on, _threads(run, options))
+    except UsageError:
+        leave()  # a process that ends without parting is aborted
+        raise
     except MistakeOfRank0:
         status = _MISUSE
     except Stopped:
         status = _INTERRUPTED
     leave()
     return status
+
+
+def _threads(run: RunDirectory, options: TrainOptions) -> int:
+    """Return how many threads to compute with: sums over another number of them would differ in the last digit."""
+    return options.threads or (run.provenance.get("threads") if options.resume else None) or 1
 
 
 def _open(options: TrainOptions, written: Mapping[str, Any]) -> RunDirectory:
@@ -151,7 +160,7 @@ def _train(run: RunDirectory, options: TrainOptions) -> int:
                 reporter=progress.reporter,
                 checkpoint_seconds=options.checkpoint_seconds,
                 keep_model=not options.no_model,
-                threads=options.threads,
+                threads=_threads(run, options),
                 # torchrun repeats the signals that the terminal has sent already
                 insist=rank_and_size()[1] == 1,
             )
@@ -289,7 +298,7 @@ def _new_run(config: RunConfig, options: TrainOptions) -> RunDirectory:
     elif path.exists() and any(path.iterdir()):
         raise UsageError(_occupied(path, config))
     try:
-        return RunDirectory.create(path, config.to_json(), collect_provenance(threads=options.threads))
+        return RunDirectory.create(path, config.to_json(), collect_provenance(threads=options.threads or 1))
     except OSError as error:
         raise UsageError(f"--results: cannot write the run directory {path}: {error.strerror}") from None
 

@@ -137,3 +137,13 @@ def set_path(target: dict[str, Any], path: str, value: Any) -> None:
         if not isinstance(target, dict):
             raise UsageError(f"cannot set {path!r}: {name!r} is a single value")
     target[last] = value
+
+
+def check_checkpoint_seconds(seconds: float) -> None:
+    """Check ``--checkpoint-seconds``.
+
+    Raises:
+        UsageError: if it is negative or no number.
+    """
+    if not seconds >= 0:
+        raise UsageError(f"--checkpoint-seconds must be at least 0, got {seconds:g}")

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator, ScalarFormatter
 
-from maxent_onpolicy.evaluation.runs import replacing
+from maxent_onpolicy.evaluation.files import replacing
 from maxent_onpolicy.evaluation.scores import Results
 from maxent_onpolicy.evaluation.statistics import BAND_RESAMPLES, Band, performance_profile, sample_efficiency
 from maxent_onpolicy.evaluation.tables import AGGREGATE_NAMES, Bootstrap

@@ -12,6 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from maxent_onpolicy.evaluation.files import write_atomic
 from maxent_onpolicy.evaluation.plots import (
     GRID,
     INK,
@@ -24,7 +25,6 @@ from maxent_onpolicy.evaluation.plots import (
     learning_curves,
     profile_plot,
 )
-from maxent_onpolicy.evaluation.runs import write_atomic
 from maxent_onpolicy.evaluation.scores import Results, load_results
 from maxent_onpolicy.evaluation.settings import provenance_table, range_table, settings_tables
 from maxent_onpolicy.evaluation.statistics import RESAMPLES

@@ -11,8 +11,7 @@ import errno
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 
+from maxent_onpolicy.evaluation.files import sync, write_atomic
 from maxent_onpolicy.validation import check_choice
 
 STATES = ("running", "completed", "failed", "interrupted")
@@ -52,45 +52,6 @@ class CorruptRun:
 
     path: Path
     reason: str
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` that replaces it once the block succeeds.
-
-    Whoever reads ``path`` sees the old file or the new one, never a part. If
-    the block raises, the old file stays and the temporary one is removed.
-
-    Args:
-        path: the file to create or replace; its suffix is kept on the temporary name.
-    """
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files private; results are to be shared
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def remove_temporaries(directory: Path) -> None:
-    """Remove what :func:`replacing` left behind in ``directory`` when the process was killed inside it."""
-    for path in directory.glob(".*-????????.*"):
-        path.unlink(missing_ok=True)
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Replace ``path`` with ``text``; after a crash it holds all of the old or all of the new text.
-
-    Raises:
-        OSError: if the file cannot be written, for example because the disk is full.
-    """
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 class CsvLog:
@@ -141,6 +102,16 @@ class CsvLog:
         kept = [line for line in lines[1:] if int(next(csv.reader([line]))[column]) <= timesteps]
         if len(kept) < len(lines) - 1:
             write_atomic(self.path, "".join([lines[0], *kept]))
+
+    def last(self, column: str) -> float | None:
+        """Return the number in the last row of a column, or ``None`` without rows."""
+        lines = _complete_lines(self.path).splitlines()
+        return float(next(csv.reader([lines[-1]]))[self.columns.index(column)]) if len(lines) > 1 else None
+
+    def sync(self) -> None:
+        """Wait until all rows are on the disk, where they outlive the machine's memory."""
+        if self.path.exists():
+            sync(self.path)
 
     def _add_columns(self, new: list[str]) -> None:
         text = _complete_lines(self.path)
@@ -370,9 +341,3 @@ def _append(path: Path, text: str) -> None:
             data = data[os.write(descriptor, data) :]
     finally:
         os.close(descriptor)
-
-
-def _umask() -> int:
-    current = os.umask(0o022)
-    os.umask(current)
-    return current

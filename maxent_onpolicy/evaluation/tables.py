@@ -14,7 +14,8 @@ import rich.box
 import rich.table
 import rich.text
 
-from maxent_onpolicy.evaluation.runs import RunDirectory, write_atomic
+from maxent_onpolicy.evaluation.files import write_atomic
+from maxent_onpolicy.evaluation.runs import RunDirectory
 from maxent_onpolicy.evaluation.scores import ENOUGH_SEEDS, Results
 from maxent_onpolicy.evaluation.statistics import RESAMPLES, Estimate, aggregate, improvement_interval
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from maxent_onpolicy.evaluation import runs
-from maxent_onpolicy.evaluation.runs import CsvLog, RunDirectory, find_runs, run_path, write_atomic
+from maxent_onpolicy.evaluation.files import write_atomic
+from maxent_onpolicy.evaluation.runs import CsvLog, RunDirectory, find_runs, run_path
 
 CONFIG = {
     "suite": "s",
@@ -77,7 +78,7 @@ def test_write_atomic_keeps_the_old_file_when_writing_fails(tmp_path):
     target = tmp_path / "status.json"
     write_atomic(target, "old")
     code = (
-        "import resource, signal; from pathlib import Path; from maxent_onpolicy.evaluation.runs import write_atomic\n"
+        "import resource, signal; from pathlib import Path; from maxent_onpolicy.evaluation.files import write_atomic\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         f"write_atomic(Path({str(target)!r}), 'x' * 5000)"
     )

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from maxent_onpolicy.evaluation.runs import write_atomic
+from maxent_onpolicy.evaluation.files import write_atomic
 
 
 @dataclass(frozen=True)
