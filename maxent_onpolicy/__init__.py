@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from maxent_onpolicy.algorithms.maxent_ppo import MaxEntPPO
     from maxent_onpolicy.algorithms.ppo import PPO
+    from maxent_onpolicy.algorithms.rpo import RPO
     from maxent_onpolicy.algorithms.train_seeds import train_seeds
     from maxent_onpolicy.envs.make import make_vec_env
 
 __version__ = "0.1.0"
 
-__all__ = ["PPO", "MaxEntPPO", "__version__", "make_vec_env", "train_seeds"]
+__all__ = ["PPO", "RPO", "MaxEntPPO", "__version__", "make_vec_env", "train_seeds"]
 
 _HOME = {
     "PPO": "maxent_onpolicy.algorithms.ppo",
+    "RPO": "maxent_onpolicy.algorithms.rpo",
     "MaxEntPPO": "maxent_onpolicy.algorithms.maxent_ppo",
     "make_vec_env": "maxent_onpolicy.envs.make",
     "train_seeds": "maxent_onpolicy.algorithms.train_seeds",

@@ -7,7 +7,8 @@ from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
 from maxent_onpolicy.algorithms.maxent import EntropyCriticMixin, Temperature
-from maxent_onpolicy.algorithms.ppo import PPO, ClipRanges
+from maxent_onpolicy.algorithms.ppo import ClipRanges
+from maxent_onpolicy.algorithms.rpo import Alpha, MeanShiftMixin
 from maxent_onpolicy.engine.buffer import Minibatch, RolloutBuffer
 from maxent_onpolicy.estimators.entropy import (
     AdvantageNormalization,
@@ -20,7 +21,7 @@ from maxent_onpolicy.policies.actor_critic import PolicyAliases
 from maxent_onpolicy.policies.heads import head_scale
 
 
-class MaxEntPPO(EntropyCriticMixin, PPO):
+class MaxEntPPO(EntropyCriticMixin, MeanShiftMixin):
     """PPO with a second critic for the policy's discounted future entropy.
 
     The policy follows ``A + τ·A_H``. The task's critic sees the task's reward
@@ -44,6 +45,8 @@ class MaxEntPPO(EntropyCriticMixin, PPO):
         initial_tau: where ``tau="auto"`` starts.
         tau_bounds: lowest and highest temperature of ``tau="auto"``.
         tau_learning_rate: Adam's rate for log τ, one step a rollout.
+        rpo_alpha: bound of the random shift of the policy's mean in the update, or ``"auto"``; see
+            :class:`~maxent_onpolicy.RPO`. 0 shifts nothing.
         **kwargs: every keyword of :class:`~maxent_onpolicy.PPO`; ``popart`` rescales both critics, each with statistics
             of its own.
 
@@ -70,6 +73,7 @@ class MaxEntPPO(EntropyCriticMixin, PPO):
         initial_tau: float = 0.02,
         tau_bounds: tuple[float, float] = (1e-6, 10.0),
         tau_learning_rate: float = 0.02,
+        rpo_alpha: Alpha = 0.0,
         _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -86,6 +90,7 @@ class MaxEntPPO(EntropyCriticMixin, PPO):
         self.initial_tau = initial_tau
         self.tau_bounds = tau_bounds
         self.tau_learning_rate = tau_learning_rate
+        self.rpo_alpha = rpo_alpha
         if _init_setup_model:
             self._setup_model()
 

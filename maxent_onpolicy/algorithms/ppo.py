@@ -13,6 +13,7 @@ from torch import Tensor
 from maxent_onpolicy.algorithms.base import OnPolicyAlgorithm
 from maxent_onpolicy.engine.buffer import Minibatch, RolloutBuffer, why_own_buffer
 from maxent_onpolicy.engine.finite import NonFiniteError
+from maxent_onpolicy.engine.mean_shift import MeanShift
 from maxent_onpolicy.engine.select import Compile, EngineName, is_outdated
 from maxent_onpolicy.estimators.losses import (
     clip_value,
@@ -253,6 +254,10 @@ class PPO(OnPolicyAlgorithm):
     def advantage_terms(self, buffer: RolloutBuffer) -> list[tuple[float, Tensor]]:
         """Weights and advantages ``[T, B]`` whose weighted sum the policy follows; each is normalised by itself."""
         return [(1.0, buffer.advantage)]
+
+    def mean_shift(self) -> MeanShift | None:
+        """Return how the epoch to come shifts the policy's mean; ``None``: not at all. See RPO."""
+        return None
 
     def _policy_advantage(self, batch: Minibatch) -> Tensor:
         """Advantage ``[N]`` that the policy follows."""

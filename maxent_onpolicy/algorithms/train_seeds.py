@@ -34,6 +34,7 @@ VARIANTS = (
     "target_entropy",
     "initial_tau",
     "tau_learning_rate",
+    "rpo_alpha",
 )
 
 Algorithm = TypeVar("Algorithm", bound=PPO)
@@ -80,7 +81,7 @@ def train_seeds(
     the models are ordinary ones, to be saved, evaluated or continued alone.
 
     Args:
-        algorithm: :class:`~maxent_onpolicy.PPO`, :class:`~maxent_onpolicy.MaxEntPPO` or a subclass.
+        algorithm: :class:`~maxent_onpolicy.PPO` or a subclass, such as :class:`~maxent_onpolicy.MaxEntPPO`.
         policy: as the algorithm's; one that the packed engine trains.
         env: an id for :func:`~maxent_onpolicy.make_vec_env`, or a function that makes a seed's environments.
         seeds: one for each model; with ``variants`` also a single one for all.

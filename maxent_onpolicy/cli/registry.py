@@ -33,6 +33,7 @@ ALGORITHMS = {
     entry.name: entry
     for entry in (
         Algorithm("PPO", "maxent_onpolicy.algorithms.ppo", "proximal policy optimisation, as SB3's"),
+        Algorithm("RPO", "maxent_onpolicy.algorithms.rpo", "PPO whose update shifts the policy's mean at random"),
         Algorithm("MaxEntPPO", "maxent_onpolicy.algorithms.maxent_ppo", "PPO with an entropy critic and advantage"),
     )
 }

@@ -10,6 +10,7 @@ from torch import Tensor
 from maxent_onpolicy.engine.buffer import Minibatch, RolloutBuffer
 from maxent_onpolicy.engine.distributed import add_up_gradients, world, worth_splitting
 from maxent_onpolicy.engine.finite import naming_divergence
+from maxent_onpolicy.engine.mean_shift import shifted
 from maxent_onpolicy.engine.metrics import UpdateMetrics
 from maxent_onpolicy.engine.rollout import collect_rollout
 from maxent_onpolicy.engine.shared_buffer import has_images
@@ -49,7 +50,7 @@ class EagerEngine:
         for epoch in range(algorithm.n_epochs):
             batches: list[dict[str, Tensor]] = []
             stop = False
-            for batch in algorithm.rollout_buffer.get(algorithm.batch_size):
+            for batch in shifted(algorithm.rollout_buffer.get(algorithm.batch_size), algorithm.mean_shift()):
                 with naming_divergence(policy, f"the update after step {algorithm.num_timesteps} failed"):
                     batch_metrics = gradient(algorithm, batch, clip)
                 batches.append(batch_metrics)

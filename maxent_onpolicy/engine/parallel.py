@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from maxent_onpolicy.algorithms.base import OnPolicyAlgorithm
 
 # What must be the same on every rank for their updates to be one.
-_AGREED = ("n_envs", "n_steps", "batch_size", "n_epochs", "num_timesteps", "gamma", "gae_lambda", "target_kl", "engine")
+_AGREED = (
+    *("n_envs", "n_steps", "batch_size", "n_epochs", "num_timesteps"),
+    *("gamma", "gae_lambda", "target_kl", "rpo_alpha", "engine"),
+)
 
 
 def start_together(algorithm: "OnPolicyAlgorithm") -> None:

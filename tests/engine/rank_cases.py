@@ -10,7 +10,7 @@ import torch
 from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.vec_env import VecEnv
 
-from maxent_onpolicy import PPO, MaxEntPPO, make_vec_env
+from maxent_onpolicy import PPO, RPO, MaxEntPPO, make_vec_env
 from maxent_onpolicy.engine import distributed
 from maxent_onpolicy.engine.distributed import disconnect, world
 from maxent_onpolicy.envs import VecNormalize
@@ -89,6 +89,7 @@ CASES: dict[str, Callable[[str], PPO]] = {
     "MaxEntPPO, automatic temperature": lambda engine: train(
         MaxEntPPO, make_env("Pendulum-v1"), engine=engine, tau="auto", entropy_reward="exact"
     ),
+    "RPO": lambda engine: train(RPO, make_env("Pendulum-v1"), engine=engine),
 }
 
 

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
-from maxent_onpolicy import PPO, MaxEntPPO
+from maxent_onpolicy import PPO, RPO, MaxEntPPO
 from maxent_onpolicy.engine.compiled import fits, update
 from maxent_onpolicy.engine.compiled.capture import CapturedEpoch
 from maxent_onpolicy.engine.compiled.engine import MOST_COMPILATIONS
@@ -38,6 +38,9 @@ CASES = {
     "network of its own": (MaxEntPPO, BOX, {"tau": 0.1, "policy_kwargs": {"entropy_net_arch": [16]}}),
     "separate normalisation": (MaxEntPPO, BOX, {"tau": "auto", "advantage_normalization": "separate"}),
     "augmented reward": (MaxEntPPO, BOX, {"reward_augmentation": True}),
+    "shifted mean": (RPO, BOX, {"batch_size": 50, "ent_coef": 0.01}),
+    "shifted mean, noise matrices": (MaxEntPPO, BOX, {"rpo_alpha": 0.3, "use_sde": True}),
+    "shifted mean, early stop": (RPO, BOX, {"target_kl": 0.02, "rpo_alpha": 0.1, "learning_rate": 3e-3}),
     "no temperature": (MaxEntPPO, BOX, {"tau": 0.0}),
     "Adam's options": (PPO, BOX, {"policy_kwargs": {"optimizer_kwargs": {"betas": (0.8, 0.99), "weight_decay": 0.1}}}),
 }

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from threadpoolctl import threadpool_info
 
-from maxent_onpolicy import PPO, MaxEntPPO, make_vec_env
+from maxent_onpolicy import PPO, RPO, MaxEntPPO, make_vec_env
 from maxent_onpolicy.engine.packed import model as packed_model
 from maxent_onpolicy.engine.packed.arrays import TORCH
 from maxent_onpolicy.engine.packed.threads import few_threads
@@ -54,6 +54,12 @@ OPTIONS = {
     "augmented reward": (MaxEntPPO, {"tau": 0.1, "reward_augmentation": True}),
     "no temperature": (MaxEntPPO, {"tau": 0.0}),
     "exact entropy": (MaxEntPPO, {"tau": 0.1, "entropy_reward": "exact", "entropy_centering": True}),
+    "shifted mean": (RPO, {"ent_coef": 0.01, "batch_size": 50}),
+    "shifted mean, early stop": (RPO, {"target_kl": 0.02, "rpo_alpha": 0.1, "learning_rate": 3e-3}),
+    "shifted mean, deviation of the state": (
+        MaxEntPPO,
+        {"rpo_alpha": 0.5, "policy_kwargs": {"state_dependent_std": True, "log_std_bounds": (-3, 1)}},
+    ),
 }
 ignore_remainder = pytest.mark.filterwarnings("ignore:.*truncated mini-batch")
 
@@ -96,7 +102,9 @@ def test_torch_arrays_compute_what_numpy_arrays_do(space, policy_kwargs, monkeyp
     assert_same_update(MaxEntPPO, space, updates=1, tau=0.1, ent_coef=0.01, policy_kwargs=policy_kwargs)
 
 
-@pytest.mark.parametrize("name", ["everything", "early stop", "entropy critic with PopArt", "relu", "remainder"])
+@pytest.mark.parametrize(
+    "name", ["everything", "early stop", "entropy critic with PopArt", "relu", "remainder", "shifted mean"]
+)
 @ignore_remainder
 def test_torch_arrays_take_new_numbers_and_stop_on_the_device(name, monkeypatch):
     """A schedule changes what the steps read; how many were made before a stop is asked once an epoch."""

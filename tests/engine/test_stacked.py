@@ -9,7 +9,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from maxent_onpolicy import PPO, MaxEntPPO, make_vec_env
+from maxent_onpolicy import PPO, RPO, MaxEntPPO, make_vec_env
 from maxent_onpolicy.algorithms.train_seeds import train_together
 from maxent_onpolicy.engine.packed import model as packed_model
 from maxent_onpolicy.engine.packed import stacked
@@ -109,6 +109,7 @@ SETTINGS = {
     "state_dependent_std": (PPO, {"policy_kwargs": {"state_dependent_std": True}, "ent_coef": 0.01}, {}),
     "target_kl": (PPO, {"n_epochs": 6, "learning_rate": 3e-3}, {"target_kl": [0.002, 0.01, None]}),
     "varied": (MaxEntPPO, {}, VARIED),
+    "shifted_mean": (RPO, {"batch_size": 50}, {"rpo_alpha": [0.0, 0.1, 0.5]}),
 }
 
 
@@ -157,7 +158,8 @@ def test_stacked_update_is_that_of_autograd() -> None:
         assert max((p - q).abs().max().item() for p, q in pairs) <= 1e-5
 
 
-@pytest.mark.parametrize("name", ["plain", "discrete", "popart", "target_kl", "varied"])
+@pytest.mark.parametrize("name", ["plain", "discrete", "popart", "target_kl", "varied", "shifted_mean"])
+@pytest.mark.filterwarnings("ignore:`batch_size")
 def test_the_devices_step_is_the_hosts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cls, shared, varied = SETTINGS[name]
     own = [{key: values[index] for key, values in varied.items()} for index in range(len(SEEDS))]

@@ -24,6 +24,7 @@ from maxent_onpolicy.engine.compiled.program import (
     trace,
     unflatten,
 )
+from maxent_onpolicy.engine.mean_shift import MeanShift
 from maxent_onpolicy.engine.metrics import UpdateMetrics
 
 if TYPE_CHECKING:
@@ -62,6 +63,12 @@ class Epoch:
     def shuffle(self, buffer: RolloutBuffer) -> None:
         """Gather a rollout's samples in the order of the next epoch."""
         self.load(buffer, random_order(*self._shape))
+
+    def shift_mean(self, shift: MeanShift | None) -> None:
+        """Move the gathered actions, which are an input of the programs."""
+        if shift is not None:
+            action = unflatten(self.like, self._data).action
+            action -= shift.draw(len(action)).view_as(action)
 
     def minibatch(self, index: int) -> Minibatch:
         """Return a minibatch by its fields' names."""
@@ -150,6 +157,7 @@ class CompiledUpdate:
         ]
         for epoch in range(algorithm.n_epochs):
             self.epoch.shuffle(algorithm.rollout_buffer)
+            self.epoch.shift_mean(algorithm.mean_shift())
             self._accumulators.start()
             count, stopped = self._run_epoch(algorithm, calls)
             algorithm._n_updates += 1

@@ -96,6 +96,10 @@ class SharedPackedUpdate(PackedUpdate):
         self.combine_advantages(self._advantages, normalize, weights)
         epoch[rows.advantage] = self._advantages[0, self._places]
 
+    def own(self, samples: Tensor) -> Tensor:
+        """Return this rank's part of every minibatch's samples."""
+        return samples[self._places.to(samples.device)]
+
     def total(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the sums of scalars over all ranks."""
         return dict(zip(values, add_up(torch.stack(list(values.values()))), strict=True))

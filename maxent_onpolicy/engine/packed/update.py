@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from maxent_onpolicy.engine.buffer import RolloutBuffer, random_order
+from maxent_onpolicy.engine.mean_shift import MeanShift
 from maxent_onpolicy.engine.metrics import UpdateMetrics
 from maxent_onpolicy.engine.packed.arrays import NUMPY
 from maxent_onpolicy.engine.packed.device import DeviceTrainer
@@ -119,6 +120,15 @@ class PackedUpdate:
         )
         self.combine_advantages(epoch[rows.advantage : rows.second_advantage + 1], normalize, weights)
 
+    def shift_mean(self, epoch: Tensor, shift: MeanShift | None) -> None:
+        """Move the actions of a shuffled epoch ``[R, n]`` by what the policy's mean is shifted by, the other way."""
+        if shift is not None:
+            epoch[self.rows.action] -= self.own(shift.draw(self.samples)).T
+
+    def own(self, samples: Tensor) -> Tensor:
+        """Return those of an epoch's samples ``[n, ...]`` that are computed here: all."""
+        return samples
+
     def combine_advantages(self, advantages: Tensor, normalize: bool, weights: list[float]) -> None:
         """Write ``−A/N``, for every minibatch's ``N`` samples, into the first of two rows of advantages ``[2, n]``."""
         whole = self.samples // self.batch_size * self.batch_size
@@ -148,6 +158,7 @@ class PackedUpdate:
         done = 0
         for _ in range(algorithm.n_epochs):
             self.shuffle(trainer.epoch, algorithm.normalize_advantage, weights)
+            self.shift_mean(trainer.epoch, algorithm.mean_shift())
             done = trainer.train(settings)
             epochs.append(trainer.epoch[self.rows.measured, : self._ends[abs(done) - 1]].clone())
             algorithm._n_updates += 1
