@@ -9,19 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from maxent_onpolicy.algorithms.maxent_ppo import MaxEntPPO
+    from maxent_onpolicy.algorithms.maxent_trpo import MaxEntTRPO
     from maxent_onpolicy.algorithms.ppo import PPO
     from maxent_onpolicy.algorithms.rpo import RPO
     from maxent_onpolicy.algorithms.train_seeds import train_seeds
+    from maxent_onpolicy.algorithms.trpo import TRPO
     from maxent_onpolicy.envs.make import make_vec_env
 
 __version__ = "0.1.0"
 
-__all__ = ["PPO", "RPO", "MaxEntPPO", "__version__", "make_vec_env", "train_seeds"]
+__all__ = ["PPO", "RPO", "TRPO", "MaxEntPPO", "MaxEntTRPO", "__version__", "make_vec_env", "train_seeds"]
 
 _HOME = {
     "PPO": "maxent_onpolicy.algorithms.ppo",
     "RPO": "maxent_onpolicy.algorithms.rpo",
+    "TRPO": "maxent_onpolicy.algorithms.trpo",
     "MaxEntPPO": "maxent_onpolicy.algorithms.maxent_ppo",
+    "MaxEntTRPO": "maxent_onpolicy.algorithms.maxent_trpo",
     "make_vec_env": "maxent_onpolicy.envs.make",
     "train_seeds": "maxent_onpolicy.algorithms.train_seeds",
 }

@@ -21,7 +21,9 @@ from torch import Tensor
 from maxent_onpolicy.algorithms.resume import Resumable, Resume, capture_training_state, of_rank
 from maxent_onpolicy.engine.buffer import RolloutBuffer
 from maxent_onpolicy.engine.distributed import gather_objects, reporting_failure, use_own_gpu, world
+from maxent_onpolicy.engine.eager import EagerEngine
 from maxent_onpolicy.engine.episodes import DeviceEpisodes
+from maxent_onpolicy.engine.packed.engine import PackedEngine
 from maxent_onpolicy.engine.parallel import collect_together, own_callback, sharing_statistics, start_together
 from maxent_onpolicy.engine.rollout import as_numpy, clipped_fraction
 from maxent_onpolicy.engine.select import Compile, Engine, EngineName, check_engine, is_outdated, make_engine
@@ -47,6 +49,9 @@ class OnPolicyAlgorithm(Resumable, sb3.OnPolicyAlgorithm):
     engine_message: str | None = None
     # Whether the update shares its minibatches with other processes.
     data_parallel: ClassVar[bool] = False
+    # The tiers that do the work; an algorithm whose update is not PPO's has its own.
+    eager_engine: ClassVar[type[EagerEngine]] = EagerEngine
+    packed_engine: ClassVar[type[PackedEngine]] = PackedEngine
     _arrived_at: tuple[Any, Any] | None = None
     _engine: Engine | None = None
     _engine_asked: tuple[EngineName, Compile] | None = None
@@ -85,9 +90,6 @@ class OnPolicyAlgorithm(Resumable, sb3.OnPolicyAlgorithm):
         check_integer("n_steps", self.n_steps, 1)
         check_range("gamma", self.gamma, 0, 1)
         check_range("gae_lambda", self.gae_lambda, 0, 1)
-        check_range("ent_coef", self.ent_coef)
-        check_range("vf_coef", self.vf_coef, 0)
-        check_range("max_grad_norm", self.max_grad_norm, 0, low_open=True)
 
     @property
     def total_envs(self) -> int:

@@ -1,19 +1,20 @@
 """The entropy critic as a part that any on-policy algorithm can carry."""
 
 import math
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.preprocessing import get_action_dim
-from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule
 from torch import Tensor
 
-from maxent_onpolicy.algorithms.base import OnPolicyAlgorithm
-from maxent_onpolicy.engine.buffer import RolloutBuffer
+from maxent_onpolicy.algorithms.actor_critic import ActorCriticAlgorithm
+from maxent_onpolicy.engine.buffer import Minibatch, RolloutBuffer
 from maxent_onpolicy.envs.tensor import Observation
 from maxent_onpolicy.estimators.entropy import (
     AdvantageNormalization,
@@ -22,35 +23,62 @@ from maxent_onpolicy.estimators.entropy import (
     augmented_reward,
     center,
     entropy_advantage,
+    normalized_soft_advantage,
     sampled_entropy_reward,
+    soft_advantage,
     temperature_loss,
 )
 from maxent_onpolicy.estimators.losses import explained_variance
-from maxent_onpolicy.policies.actor_critic import EntropyHeadMixin, with_entropy_head
+from maxent_onpolicy.policies.actor_critic import EntropyHeadMixin, PolicyAliases, with_entropy_head
 from maxent_onpolicy.validation import check_choice, check_pair, check_range, did_you_mean
 
 Temperature = float | Schedule | Literal["auto"]
 
 
-class EntropyCriticMixin(OnPolicyAlgorithm):
+class EntropyCriticMixin(ActorCriticAlgorithm):
     """State and bookkeeping of the entropy advantage: temperature, entropy rewards, second critic, logging.
 
     The attributes are the keywords of :class:`~maxent_onpolicy.MaxEntPPO`.
     """
 
     policy: EntropyHeadMixin
-    tau: Temperature
-    target_entropy: float | None
-    initial_tau: float
-    tau_bounds: tuple[float, float]
-    tau_learning_rate: float
-    entropy_gamma: float
-    entropy_gae_lambda: float
-    entropy_vf_coef: float
-    entropy_reward: EntropyReward
-    entropy_centering: bool
-    reward_augmentation: bool
-    advantage_normalization: AdvantageNormalization
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = PolicyAliases.MAX_ENT
+
+    def __init__(
+        self,
+        policy: str | type[ActorCriticPolicy],
+        env: GymEnv | str,
+        *args: Any,
+        tau: Temperature = 0.02,
+        entropy_gamma: float = 0.99,
+        entropy_gae_lambda: float = 0.001,
+        entropy_vf_coef: float = 1.0,
+        entropy_reward: EntropyReward = "sampled",
+        entropy_centering: bool = False,
+        advantage_normalization: AdvantageNormalization = "combined",
+        reward_augmentation: bool = False,
+        target_entropy: float | None = None,
+        initial_tau: float = 0.02,
+        tau_bounds: tuple[float, float] = (1e-6, 10.0),
+        tau_learning_rate: float = 0.02,
+        _init_setup_model: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(policy, env, *args, _init_setup_model=False, **kwargs)  # type: ignore[misc]
+        self.tau = tau
+        self.entropy_gamma = entropy_gamma
+        self.entropy_gae_lambda = entropy_gae_lambda
+        self.entropy_vf_coef = entropy_vf_coef
+        self.entropy_reward = entropy_reward
+        self.entropy_centering = entropy_centering
+        self.advantage_normalization = advantage_normalization
+        self.reward_augmentation = reward_augmentation
+        self.target_entropy = target_entropy
+        self.initial_tau = initial_tau
+        self.tau_bounds = tau_bounds
+        self.tau_learning_rate = tau_learning_rate
+        if _init_setup_model:
+            self._setup_model()
 
     def _check_arguments(self) -> None:
         super()._check_arguments()
@@ -188,6 +216,28 @@ class EntropyCriticMixin(OnPolicyAlgorithm):
         else:
             reward = buffer.evaluate(self._exact_entropy)
         return center(reward) if self.entropy_centering else reward
+
+    def advantage_terms(self, buffer: RolloutBuffer) -> list[tuple[float, Tensor]]:
+        """Weights and advantages ``[T, B]`` whose weighted sum the policy follows; each is normalised by itself."""
+        if not self.uses_entropy_critic:
+            return super().advantage_terms(buffer)
+        tau = self._tau_of_rollout
+        if self.normalize_advantage and self.advantage_normalization == "separate":
+            return [(1.0, buffer.advantage), (tau, buffer.entropy_advantage)]
+        return [(1.0, soft_advantage(buffer.advantage, buffer.entropy_advantage, tau))]
+
+    def _policy_advantage(self, batch: Minibatch) -> Tensor:
+        if not self.uses_entropy_critic:
+            return super()._policy_advantage(batch)
+        assert batch.entropy_advantage is not None
+        advantage, entropy_advantage, tau = batch.advantage, batch.entropy_advantage, self._tau_of_rollout
+        if not self.normalize_advantage:
+            return soft_advantage(advantage, entropy_advantage, tau)
+        return normalized_soft_advantage(advantage, entropy_advantage, tau, self.advantage_normalization)
+
+    def _before_epochs(self) -> None:
+        super()._before_epochs()
+        self._update_temperature()
 
     def _update_temperature(self) -> None:
         """One step of dual ascent on log τ towards the target entropy, within the bounds."""

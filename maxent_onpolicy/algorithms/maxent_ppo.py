@@ -1,23 +1,16 @@
 """PPO on the soft advantage ``A + τ·A_H`` (Choe & Kim, arXiv:2407.18143)."""
 
-from typing import Any, ClassVar
+from typing import Any
 
-from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
-from maxent_onpolicy.algorithms.maxent import EntropyCriticMixin, Temperature
+from maxent_onpolicy.algorithms.maxent import EntropyCriticMixin
 from maxent_onpolicy.algorithms.ppo import ClipRanges
 from maxent_onpolicy.algorithms.rpo import Alpha, MeanShiftMixin
-from maxent_onpolicy.engine.buffer import Minibatch, RolloutBuffer
-from maxent_onpolicy.estimators.entropy import (
-    AdvantageNormalization,
-    EntropyReward,
-    normalized_soft_advantage,
-    soft_advantage,
-)
+from maxent_onpolicy.engine.buffer import Minibatch
 from maxent_onpolicy.estimators.losses import value_loss
-from maxent_onpolicy.policies.actor_critic import PolicyAliases
 from maxent_onpolicy.policies.heads import head_scale
 
 
@@ -54,49 +47,19 @@ class MaxEntPPO(EntropyCriticMixin, MeanShiftMixin):
         ValueError: for an argument outside its range, naming it, its value and what is allowed.
     """
 
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = PolicyAliases.MAX_ENT
-
     def __init__(
         self,
         policy: str | type[ActorCriticPolicy],
         env: GymEnv | str,
         *args: Any,
-        tau: Temperature = 0.02,
-        entropy_gamma: float = 0.99,
-        entropy_gae_lambda: float = 0.001,
-        entropy_vf_coef: float = 1.0,
-        entropy_reward: EntropyReward = "sampled",
-        entropy_centering: bool = False,
-        advantage_normalization: AdvantageNormalization = "combined",
-        reward_augmentation: bool = False,
-        target_entropy: float | None = None,
-        initial_tau: float = 0.02,
-        tau_bounds: tuple[float, float] = (1e-6, 10.0),
-        tau_learning_rate: float = 0.02,
         rpo_alpha: Alpha = 0.0,
         _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(policy, env, *args, _init_setup_model=False, **kwargs)  # type: ignore[misc]
-        self.tau = tau
-        self.entropy_gamma = entropy_gamma
-        self.entropy_gae_lambda = entropy_gae_lambda
-        self.entropy_vf_coef = entropy_vf_coef
-        self.entropy_reward = entropy_reward
-        self.entropy_centering = entropy_centering
-        self.advantage_normalization = advantage_normalization
-        self.reward_augmentation = reward_augmentation
-        self.target_entropy = target_entropy
-        self.initial_tau = initial_tau
-        self.tau_bounds = tau_bounds
-        self.tau_learning_rate = tau_learning_rate
+        super().__init__(policy, env, *args, _init_setup_model=False, **kwargs)
         self.rpo_alpha = rpo_alpha
         if _init_setup_model:
             self._setup_model()
-
-    def _before_epochs(self) -> None:
-        super()._before_epochs()
-        self._update_temperature()
 
     def _evaluate(self, batch: Minibatch, clip: ClipRanges) -> tuple[Tensor, Tensor | None, Tensor, dict[str, Tensor]]:
         if not self.uses_entropy_critic:
@@ -111,21 +74,3 @@ class MaxEntPPO(EntropyCriticMixin, MeanShiftMixin):
         entropy_critic_loss = value_loss(entropy_values.flatten(), batch.entropy_value_target, scale)
         metrics = {"value_loss": loss.detach(), "entropy_value_loss": entropy_critic_loss.detach()}
         return log_prob, entropy, loss + self.entropy_vf_coef * entropy_critic_loss, metrics
-
-    def advantage_terms(self, buffer: RolloutBuffer) -> list[tuple[float, Tensor]]:
-        """Weights and advantages ``[T, B]`` whose weighted sum the policy follows; each is normalised by itself."""
-        if not self.uses_entropy_critic:
-            return super().advantage_terms(buffer)
-        tau = self._tau_of_rollout
-        if self.normalize_advantage and self.advantage_normalization == "separate":
-            return [(1.0, buffer.advantage), (tau, buffer.entropy_advantage)]
-        return [(1.0, soft_advantage(buffer.advantage, buffer.entropy_advantage, tau))]
-
-    def _policy_advantage(self, batch: Minibatch) -> Tensor:
-        if not self.uses_entropy_critic:
-            return super()._policy_advantage(batch)
-        assert batch.entropy_advantage is not None
-        advantage, entropy_advantage, tau = batch.advantage, batch.entropy_advantage, self._tau_of_rollout
-        if not self.normalize_advantage:
-            return soft_advantage(advantage, entropy_advantage, tau)
-        return normalized_soft_advantage(advantage, entropy_advantage, tau, self.advantage_normalization)

@@ -1,30 +1,27 @@
 """Proximal policy optimisation, clip version (Schulman et al. 2017, arXiv:1707.06347)."""
 
-import warnings
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple
 
 import torch
-from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor
 
-from maxent_onpolicy.algorithms.base import OnPolicyAlgorithm
-from maxent_onpolicy.engine.buffer import Minibatch, RolloutBuffer, why_own_buffer
-from maxent_onpolicy.engine.finite import NonFiniteError
+from maxent_onpolicy.algorithms.actor_critic import ACTION_SPACES, ActorCriticAlgorithm, check_batch
+from maxent_onpolicy.engine.buffer import Minibatch, RolloutBuffer
+from maxent_onpolicy.engine.finite import REMEDY
 from maxent_onpolicy.engine.mean_shift import MeanShift
-from maxent_onpolicy.engine.select import Compile, EngineName, is_outdated
+from maxent_onpolicy.engine.select import Compile, EngineName
 from maxent_onpolicy.estimators.losses import (
     clip_value,
     clipped_surrogate,
     entropy_loss,
-    normalize_advantage,
     value_loss,
 )
-from maxent_onpolicy.policies.actor_critic import PolicyAliases, with_entropy_head
-from maxent_onpolicy.policies.heads import head_scale, popart_heads
-from maxent_onpolicy.validation import SB3ArgumentError, check_choice, check_integer, check_range
+from maxent_onpolicy.policies.actor_critic import PolicyAliases
+from maxent_onpolicy.policies.heads import head_scale
+from maxent_onpolicy.validation import SB3ArgumentError, check_integer, check_range
 
 
 class ClipRanges(NamedTuple):
@@ -34,7 +31,7 @@ class ClipRanges(NamedTuple):
     value: float | None
 
 
-class PPO(OnPolicyAlgorithm):
+class PPO(ActorCriticAlgorithm):
     """PPO with SB3's signature, SB3's numbers and this package's engine.
 
     On the CPU and in environments without time limits its parameters equal
@@ -85,6 +82,7 @@ class PPO(OnPolicyAlgorithm):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = PolicyAliases.PLAIN
     data_parallel: ClassVar[bool] = True
+    computed: ClassVar[tuple[str, ...]] = (*ActorCriticAlgorithm.computed, "_loss", "_evaluate", "_value_loss")
 
     def __init__(
         self,
@@ -140,7 +138,7 @@ class PPO(OnPolicyAlgorithm):
             device=device,
             seed=seed,
             _init_setup_model=False,
-            supported_action_spaces=(spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary),
+            supported_action_spaces=ACTION_SPACES,
         )
         self.batch_size = batch_size
         self.n_epochs = n_epochs
@@ -164,34 +162,22 @@ class PPO(OnPolicyAlgorithm):
     def _check_arguments(self) -> None:
         super()._check_arguments()
         check_integer("n_epochs", self.n_epochs, 1)
-        check_integer("batch_size", self.batch_size, 1)
-        check_choice("normalize_advantage", self.normalize_advantage, (True, False))
-        check_choice("popart", self.popart, (True, False))
+        check_range("ent_coef", self.ent_coef)
+        check_range("vf_coef", self.vf_coef, 0)
+        check_range("max_grad_norm", self.max_grad_norm, 0, low_open=True)
         if not callable(self.clip_range):
             check_range("clip_range", self.clip_range, 0, low_open=True)
         if isinstance(self.clip_range_vf, float | int) and self.clip_range_vf <= 0:
             raise SB3ArgumentError(f"`clip_range_vf` must be positive, or None not to clip; got {self.clip_range_vf!r}")
         if self.target_kl is not None:
             check_range("target_kl", self.target_kl, 0, low_open=True)
-        check_range("popart_beta", self.popart_beta, 0, 1, low_open=True)
         if self.env is not None:
             check_batch(self.n_steps, self.total_envs, self.batch_size, self.normalize_advantage)
 
-    def _policy_spec(self) -> tuple[Any, dict[str, Any]]:
-        policy_class, kwargs = super()._policy_spec()
-        if not self.popart:
-            return policy_class, kwargs
-        heads = {"entropy_head": False, "popart": True, "popart_beta": self.popart_beta}
-        return with_entropy_head(policy_class), heads | kwargs
-
     def train(self) -> None:
         """Update the policy from the current rollout."""
-        self.policy.set_training_mode(True)
-        self._update_learning_rate(self.policy.optimizer)
         clip = self._clip_ranges()
-        self._before_epochs()
-        if is_outdated(self.current_engine, self):  # a callback may have changed the policy since learn() began
-            self._engine = None
+        self._begin_update()
         self._log_update(self.current_engine.update(self, clip).means(), clip)
 
     def report_early_stop(self, epoch: int, approx_kl: float) -> None:
@@ -199,25 +185,11 @@ class PPO(OnPolicyAlgorithm):
         if self.verbose >= 1:
             print(f"Early stopping at step {epoch} due to reaching max kl: {approx_kl:.2f}")
 
-    def why_not_packed(self) -> str | None:
-        """Return what of this algorithm the packed engine does not know, or ``None``; the policy is asked apart."""
-        parts = ("train", "_loss", "_evaluate", "_value_loss", "_policy_advantage", "_before_epochs", "advantage_terms")
-        for name in parts:
-            if not getattr(type(self), name).__module__.startswith("maxent_onpolicy.algorithms."):
-                return f"{type(self).__name__}'s own `{name}`"
-        return why_own_buffer(self.rollout_buffer)
-
     def _clip_ranges(self) -> ClipRanges:
         progress = self._current_progress_remaining
         assert callable(self.clip_range)
         clip_range_vf = self.clip_range_vf
         return ClipRanges(self.clip_range(progress), clip_range_vf(progress) if callable(clip_range_vf) else None)
-
-    def _before_epochs(self) -> None:
-        """Called once an update, before the first minibatch: PopArt's statistics take in the rollout's targets."""
-        for critic, head in popart_heads(self.policy).items():
-            if critic == "value" or self.rollout_buffer.entropy:
-                head.update(getattr(self.rollout_buffer, f"{critic}_target"))
 
     def _loss(self, batch: Minibatch, clip: ClipRanges) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the scalar loss of a minibatch, and scalars to log."""
@@ -251,72 +223,12 @@ class PPO(OnPolicyAlgorithm):
             values = clip_value(values, batch.value, clip.value)
         return value_loss(values, batch.value_target, scale)
 
-    def advantage_terms(self, buffer: RolloutBuffer) -> list[tuple[float, Tensor]]:
-        """Weights and advantages ``[T, B]`` whose weighted sum the policy follows; each is normalised by itself."""
-        return [(1.0, buffer.advantage)]
-
     def mean_shift(self) -> MeanShift | None:
         """Return how the epoch to come shifts the policy's mean; ``None``: not at all. See RPO."""
         return None
 
-    def _policy_advantage(self, batch: Minibatch) -> Tensor:
-        """Advantage ``[N]`` that the policy follows."""
-        return normalize_advantage(batch.advantage) if self.normalize_advantage else batch.advantage
-
     def _log_update(self, means: dict[str, float], clip: ClipRanges) -> None:
-        bad = [name for name, value in means.items() if value != value or abs(value) == float("inf")]
-        if bad:
-            raise NonFiniteError(
-                f"{', '.join(bad)} became NaN or Inf in the update after step {self.num_timesteps}; "
-                "lower `learning_rate` or `max_grad_norm`, or normalise observations and rewards"
-            )
-        for name, value in means.items():
-            self.logger.record(f"train/{name}", value)
-        self._log_rollout()
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self._record_update(means, REMEDY)
         self.logger.record("train/clip_range", clip.policy)
         if clip.value is not None:
             self.logger.record("train/clip_range_vf", clip.value)
-
-    def learn(
-        self,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 1,
-        tb_log_name: str | None = None,
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> Self:
-        """Train for ``total_timesteps`` environment steps; as SB3. ``tb_log_name`` defaults to the class name."""
-        return super().learn(
-            total_timesteps=total_timesteps,
-            callback=callback,
-            log_interval=log_interval,
-            tb_log_name=tb_log_name or type(self).__name__,
-            reset_num_timesteps=reset_num_timesteps,
-            progress_bar=progress_bar,
-        )
-
-
-def check_batch(n_steps: int, n_envs: int, batch_size: int, normalize_advantage: bool) -> None:
-    """Check the rollout's size against the minibatch's; warn if the last minibatch of an epoch is a smaller one.
-
-    Raises:
-        SB3ArgumentError: if the advantage of a single sample would be normalised.
-    """
-    rollout_size = n_steps * n_envs
-    if normalize_advantage and batch_size == 1:
-        raise SB3ArgumentError("`batch_size` must be greater than 1 to normalise advantages, got 1")
-    if normalize_advantage and rollout_size <= 1:
-        raise SB3ArgumentError(
-            "`n_steps * n_envs` must be greater than 1 to normalise advantages, "
-            f"got n_steps={n_steps} and n_envs={n_envs}"
-        )
-    remainder = rollout_size % batch_size
-    if remainder > 0:
-        warnings.warn(
-            f"`batch_size={batch_size}` does not divide the rollout of n_steps * n_envs = {n_steps} * {n_envs} = "
-            f"{rollout_size} samples: after every {rollout_size // batch_size} untruncated mini-batches, "
-            f"there will be a truncated mini-batch of size {remainder}. No sample is dropped.",
-            stacklevel=2,
-        )

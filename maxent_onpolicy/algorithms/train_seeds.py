@@ -9,6 +9,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 
+from maxent_onpolicy.algorithms.actor_critic import ActorCriticAlgorithm
 from maxent_onpolicy.algorithms.ppo import PPO
 from maxent_onpolicy.engine.lockstep import Member, run_in_lockstep
 from maxent_onpolicy.engine.packed.fits import why_not_packed
@@ -35,9 +36,14 @@ VARIANTS = (
     "initial_tau",
     "tau_learning_rate",
     "rpo_alpha",
+    "cg_max_steps",
+    "cg_damping",
+    "line_search_shrinking_factor",
+    "line_search_max_iter",
+    "n_critic_updates",
 )
 
-Algorithm = TypeVar("Algorithm", bound=PPO)
+Algorithm = TypeVar("Algorithm", bound=ActorCriticAlgorithm)
 Result = TypeVar("Result")
 Join = Callable[[BaseAlgorithm], str | None]
 
@@ -78,11 +84,13 @@ def train_seeds(
     gives: with environments, random generators, callbacks and a logger of its own. Only
     the minibatch steps are made for all together, on stacked parameters, and the rollouts
     of environments on a device, so that the numbers differ by float32 rounding. Afterwards
-    the models are ordinary ones, to be saved, evaluated or continued alone.
+    the models are ordinary ones, to be saved, evaluated or continued alone. Models of
+    :class:`~maxent_onpolicy.TRPO` and its like, whose steps are not made on stacked
+    parameters, are trained one after another.
 
     Args:
-        algorithm: :class:`~maxent_onpolicy.PPO` or a subclass, such as :class:`~maxent_onpolicy.MaxEntPPO`.
-        policy: as the algorithm's; one that the packed engine trains.
+        algorithm: :class:`~maxent_onpolicy.PPO`, :class:`~maxent_onpolicy.TRPO` or a subclass of them.
+        policy: as the algorithm's; for PPO one that the packed engine trains.
         env: an id for :func:`~maxent_onpolicy.make_vec_env`, or a function that makes a seed's environments.
         seeds: one for each model; with ``variants`` also a single one for all.
         total_timesteps: of each model, over all its environments.
@@ -109,7 +117,8 @@ def train_seeds(
         try:
             model = algorithm(policy, make_env(own["seed"]), **kwargs, **own)
             reason = join(model)
-            if reason is not None:
+            # Other algorithms have no stacked steps: their models meet no more, and so are trained in turn.
+            if reason is not None and issubclass(algorithm, PPO):
                 raise ValueError(
                     f"{algorithm.__name__} models cannot be stacked because of {reason}; train one after the other"
                 )
@@ -187,8 +196,8 @@ def why_not_stacked(model: BaseAlgorithm) -> str | None:
 
 
 def _check_keywords(algorithm: Any, kwargs: Mapping[str, Any]) -> None:
-    if not (isinstance(algorithm, type) and issubclass(algorithm, PPO)):
-        raise ValueError(f"`algorithm` must be PPO, MaxEntPPO or a subclass of them, got {algorithm!r}")
+    if not (isinstance(algorithm, type) and issubclass(algorithm, ActorCriticAlgorithm)):
+        raise ValueError(f"`algorithm` must be PPO, TRPO or a subclass of them, got {algorithm!r}")
     if "seed" in kwargs:
         raise ValueError(f"`seed`: pass `seeds`, one for each model; got seed={kwargs['seed']!r}")
     if "callback" in kwargs:
@@ -214,7 +223,10 @@ def _keywords(algorithm: type) -> list[str]:
 
 
 def _settings(
-    algorithm: type[PPO], seeds: int | Iterable[int], variants: Mapping[str, Sequence[Any]], kwargs: Mapping[str, Any]
+    algorithm: type[ActorCriticAlgorithm],
+    seeds: int | Iterable[int],
+    variants: Mapping[str, Sequence[Any]],
+    kwargs: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
     """Return what each model has for itself: its seed, and its values of the variants."""
     allowed = [name for name in VARIANTS if name in _keywords(algorithm)]

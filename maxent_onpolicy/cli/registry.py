@@ -34,7 +34,9 @@ ALGORITHMS = {
     for entry in (
         Algorithm("PPO", "maxent_onpolicy.algorithms.ppo", "proximal policy optimisation, as SB3's"),
         Algorithm("RPO", "maxent_onpolicy.algorithms.rpo", "PPO whose update shifts the policy's mean at random"),
+        Algorithm("TRPO", "maxent_onpolicy.algorithms.trpo", "trust region policy optimisation, as sb3-contrib's"),
         Algorithm("MaxEntPPO", "maxent_onpolicy.algorithms.maxent_ppo", "PPO with an entropy critic and advantage"),
+        Algorithm("MaxEntTRPO", "maxent_onpolicy.algorithms.maxent_trpo", "TRPO with an entropy critic and advantage"),
     )
 }
 # what a run decides itself, or what cannot be written as a value

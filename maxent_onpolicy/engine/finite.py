@@ -59,12 +59,13 @@ def is_finite(value: Observation) -> bool:
 
 
 @contextmanager
-def naming_divergence(policy: nn.Module, where: str) -> Iterator[None]:
+def naming_divergence(policy: nn.Module, where: str, remedy: str = REMEDY) -> Iterator[None]:
     """Turn torch's rejection of NaN distribution parameters, a dump of the tensor, into an error that says why.
 
     Args:
         policy: whose parameters may have diverged.
         where: what failed and when, the start of the message.
+        remedy: what may help, its end.
 
     Raises:
         NonFiniteError: if a parameter of the policy is NaN or Inf, or one of the actions' distribution is not valid, a
@@ -73,24 +74,25 @@ def naming_divergence(policy: nn.Module, where: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        check_parameters(policy, where, error)
+        check_parameters(policy, where, error, remedy)
         rejected = re.match(r"Expected parameter (\w+) .* of distribution (\w+)", str(error))
         if rejected is None:
             raise
         parameter, distribution = rejected.groups()
         raise NonFiniteError(
             f"{where}: the policy has diverged ({parameter} of the actions' {distribution} distribution is not valid); "
-            f"{REMEDY}"
+            f"{remedy}"
         ) from error
 
 
-def check_parameters(policy: nn.Module, where: str, cause: Exception | None = None) -> None:
+def check_parameters(policy: nn.Module, where: str, cause: Exception | None = None, remedy: str = REMEDY) -> None:
     """Raise if a parameter is NaN or Inf.
 
     Args:
         policy: whose parameters may have diverged.
         where: what failed and when, the start of the message.
         cause: what it surfaced as.
+        remedy: what may help, the message's end.
 
     Raises:
         NonFiniteError: naming the parameters.
@@ -98,5 +100,5 @@ def check_parameters(policy: nn.Module, where: str, cause: Exception | None = No
     bad = [name for name, parameter in policy.named_parameters() if not parameter.isfinite().all()]
     if bad:
         raise NonFiniteError(
-            f"{where}: the policy's parameters have diverged (NaN or Inf in {', '.join(bad)}); {REMEDY}"
+            f"{where}: the policy's parameters have diverged (NaN or Inf in {', '.join(bad)}); {remedy}"
         ) from cause

@@ -1,7 +1,7 @@
 """Which tier trains a model: packed where it fits, compiled where that pays, and a reason in the log otherwise."""
 
 import logging
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
@@ -10,15 +10,12 @@ from torch import Tensor
 from maxent_onpolicy.engine.buffer import RolloutBuffer
 from maxent_onpolicy.engine.compiled.engine import CompiledEngine
 from maxent_onpolicy.engine.compiled.fits import break_even, minibatches_to_come, why_not_compiled
-from maxent_onpolicy.engine.eager import EagerEngine
-from maxent_onpolicy.engine.metrics import UpdateMetrics
 from maxent_onpolicy.engine.packed.engine import PackedEngine
 from maxent_onpolicy.engine.packed.fits import why_not_packed
 from maxent_onpolicy.validation import check_choice
 
 if TYPE_CHECKING:
     from maxent_onpolicy.algorithms.base import OnPolicyAlgorithm
-    from maxent_onpolicy.algorithms.ppo import PPO, ClipRanges
 
 EngineName = Literal["auto", "eager", "compiled", "packed"]
 ENGINES: tuple[EngineName, ...] = ("auto", "eager", "compiled", "packed")
@@ -46,8 +43,8 @@ class Engine(Protocol):
         """Return a critic's (``"value"``, ``"entropy_value"``) values ``[T, B]`` of the rollout's observations."""
         ...
 
-    def update(self, algorithm: "PPO", clip: "ClipRanges") -> UpdateMetrics:
-        """Train on the rollout."""
+    def update(self, algorithm: Any, *settings: Any) -> Any:
+        """Train on the rollout; what it is told and what it reports are the algorithm's own."""
         ...
 
 
@@ -76,7 +73,7 @@ def make_engine(algorithm: "OnPolicyAlgorithm", requested: EngineName) -> Engine
         ValueError: if the tier asked for cannot train this model.
     """
     if requested == "eager":
-        return EagerEngine()
+        return algorithm.eager_engine()
     if requested == "compiled":
         reason = why_not_compiled(algorithm)
         if reason is not None:
@@ -85,7 +82,7 @@ def make_engine(algorithm: "OnPolicyAlgorithm", requested: EngineName) -> Engine
     not_packed = algorithm.why_not_packed() or why_not_packed(algorithm.policy)
     if requested == "packed":
         if not_packed is None:
-            return PackedEngine(algorithm)
+            return algorithm.packed_engine(algorithm)
         raise ValueError(f"`engine='packed'` cannot train this model because of {not_packed}; use 'auto' or 'eager'")
     return _fastest_engine(algorithm, not_packed)
 
@@ -104,7 +101,7 @@ def _fastest_engine(algorithm: "OnPolicyAlgorithm", not_packed: str | None) -> E
     if not_compiled is None and (not_packed is not None or algorithm.compile is True):
         engine = CompiledEngine()
     else:
-        engine = PackedEngine(algorithm) if not_packed is None else EagerEngine()
+        engine = algorithm.packed_engine(algorithm) if not_packed is None else algorithm.eager_engine()
     reasons = []
     if not_packed is not None and algorithm.compile is not True:
         reasons.append(f"the packed engine does not know {not_packed}")

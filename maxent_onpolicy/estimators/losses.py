@@ -51,6 +51,13 @@ def clipped_surrogate(
     return loss, SurrogateMetrics(clip_fraction, approx_kl)
 
 
+def surrogate_objective(
+    log_prob: Float[Tensor, " N"], old_log_prob: Float[Tensor, " N"], advantage: Float[Tensor, " N"]
+) -> Float[Tensor, ""]:
+    """``E[π/π_old · A]``, to be increased within a trust region (Schulman et al. 2015, arXiv:1502.05477, eq. 14)."""
+    return (advantage * torch.exp(log_prob - old_log_prob)).mean()
+
+
 def clip_value(value: Float[Tensor, " N"], old_value: Float[Tensor, " N"], clip_range: float) -> Float[Tensor, " N"]:
     """Keep a critic's prediction within ``clip_range`` (in units of the value) of its prediction during the rollout."""
     return old_value + torch.clamp(value - old_value, -clip_range, clip_range)

@@ -9,7 +9,7 @@ from gymnasium import spaces
 from stable_baselines3.common import policies as sb3
 from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.preprocessing import get_action_dim
-from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN, create_mlp
+from stable_baselines3.common.torch_layers import CombinedExtractor, MlpExtractor, NatureCNN, create_mlp
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
@@ -21,6 +21,8 @@ from maxent_onpolicy.policies.distributions import (
 )
 from maxent_onpolicy.policies.heads import PopArtLinear
 from maxent_onpolicy.validation import check_range
+
+_KNOWN_MODULES = frozenset({sb3.__name__, __name__})
 
 
 class ActorCriticPolicy(sb3.ActorCriticPolicy):
@@ -65,6 +67,21 @@ class ActorCriticPolicy(sb3.ActorCriticPolicy):
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return super()._get_constructor_parameters() | self._distribution_kwargs
+
+    def actor_parameters(self) -> list[nn.Parameter] | None:
+        """Return the trainable parameters on which the action distribution depends, in the order of ``parameters()``.
+
+        ``None`` if a subclass builds or runs its networks in a way of its own; it may override this.
+        """
+        parts = ("_build_mlp_extractor", "extract_features", "get_distribution", "_get_action_dist_from_latent")
+        own = all(getattr(type(self), name).__module__ in _KNOWN_MODULES for name in parts)
+        if not own or type(self.mlp_extractor) is not MlpExtractor:
+            return None
+        modules = (self.pi_features_extractor, self.mlp_extractor.policy_net, self.action_net)
+        actor = {id(parameter) for module in modules for parameter in module.parameters()}
+        if isinstance(getattr(self, "log_std", None), nn.Parameter):
+            actor.add(id(self.log_std))
+        return [parameter for parameter in self.parameters() if parameter.requires_grad and id(parameter) in actor]
 
     def _build(self, lr_schedule: Schedule) -> None:
         distribution = make_box_distribution(self.action_space, **self._distribution_kwargs)
@@ -209,6 +226,17 @@ class EntropyHeadMixin(sb3.ActorCriticPolicy):
         """Return the entropy critic's values ``[N, 1]`` (nats, discounted with γ_H) of observations ``[N, ...]``."""
         features = sb3.BasePolicy.extract_features(self, obs, self.vf_features_extractor)
         return self._entropy_value(features, self.mlp_extractor.forward_critic(features))
+
+    def predict_both_values(self, obs: PyTorchObs) -> tuple[Tensor, Tensor]:
+        """Return values and entropy values, ``[N, 1]`` each, of observations ``[N, ...]``.
+
+        One pass through the networks, unless the policy overrides ``predict_values``.
+        """
+        if type(self).predict_values is not sb3.ActorCriticPolicy.predict_values:
+            return self.predict_values(obs), self.predict_entropy_values(obs)
+        features = sb3.BasePolicy.extract_features(self, obs, self.vf_features_extractor)
+        latent = self.mlp_extractor.forward_critic(features)
+        return self.value_net(latent), self._entropy_value(features, latent)
 
     def evaluate_actions_and_entropy_values(
         self, obs: PyTorchObs, actions: Tensor

@@ -158,7 +158,8 @@ def run_tests(class_path: str, suite: Suite, folder: Path) -> dict[str, Outcome]
         report = Path(scratch) / "outcomes.json"
         environment = dict(os.environ, OMP_NUM_THREADS="1", SB3_SWAP_CLASS=class_path, SB3_SWAP_TARGET=suite.stock)
         environment["SB3_SWAP_REPORT"] = str(report)
-        environment["PYTHONPATH"] = str(Path(__file__).parent)
+        places = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment["PYTHONPATH"] = os.pathsep.join(places)
         command = [sys.executable, "-m", "pytest", "-q", "-p", "sb3_swap", "-p", "no:cacheprovider"]
         command += ["-k", suite.keywords]
         command += [f"--deselect={name}" for name in suite.deselected]

@@ -1,0 +1,250 @@
+"""TRPO: sb3-contrib's numbers bit for bit, the trust region, and what may move whom."""
+
+import numpy as np
+import pytest
+import sb3_contrib
+import stable_baselines3 as sb3
+import torch
+from gymnasium import spaces
+from noise_env import Noise
+from stable_baselines3.common.distributions import kl_divergence as sb3_kl_divergence
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.envs import FakeImageEnv
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from maxent_onpolicy import TRPO, MaxEntTRPO
+from maxent_onpolicy.policies.divergence import remember
+
+ENGINES = ["eager"]
+KWARGS = {"n_steps": 64, "batch_size": 32, "n_critic_updates": 2, "seed": 7, "device": "cpu"}
+
+
+def assert_same_parameters(theirs, ours):
+    got = ours.policy.state_dict()
+    for name, value in theirs.policy.state_dict().items():
+        assert torch.equal(got[name], value), f"{name} differs by {(got[name] - value).abs().max()}"
+
+
+def endless(n_envs=1, **kwargs):
+    return DummyVecEnv([lambda: Noise(limit=None, **kwargs) for _ in range(n_envs)])
+
+
+OURS = {
+    "TRPO": lambda *args, **kwargs: TRPO(*args, engine="eager", **kwargs),
+    "MaxEntTRPO(tau=0)": lambda *args, **kwargs: MaxEntTRPO(*args, engine="eager", tau=0, **kwargs),
+}
+CASES = {
+    "defaults": {},
+    "all the options": {
+        "cg_max_steps": 5,
+        "cg_damping": 0.01,
+        "line_search_shrinking_factor": 0.5,
+        "line_search_max_iter": 4,
+        "target_kl": 0.05,
+        "learning_rate": lambda progress: 1e-3 * progress,
+        "gae_lambda": 0.9,
+    },
+    "sub-sampling": {"sub_sampling_factor": 3},
+    "remainder": {"batch_size": 48},
+    "no normalisation": {"normalize_advantage": False},
+    "noise matrices": {"use_sde": True, "sde_sample_freq": 4},
+    "other networks": {"policy_kwargs": {"net_arch": [32], "activation_fn": torch.nn.ReLU, "ortho_init": False}},
+    "separate extractors": {"policy_kwargs": {"share_features_extractor": False}},
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*truncated mini-batch")
+@pytest.mark.parametrize("ours", OURS.values(), ids=OURS)
+@pytest.mark.parametrize("kwargs", CASES.values(), ids=CASES)
+def test_parameters_equal_sb3_contribs_bit_for_bit(ours, kwargs):
+    theirs = sb3_contrib.TRPO("MlpPolicy", endless(4), **KWARGS | kwargs).learn(3 * 256)
+    assert_same_parameters(theirs, ours("MlpPolicy", endless(4), **KWARGS | kwargs).learn(3 * 256))
+
+
+@pytest.mark.parametrize("ours", OURS.values(), ids=OURS)
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Acrobot-v1"])
+def test_parity_in_real_environments_that_terminate(ours, env_id):
+    kwargs = KWARGS | {"n_steps": 224, "batch_size": 64}  # below the time limits
+    theirs = sb3_contrib.TRPO("MlpPolicy", make_vec_env(env_id, 2), **kwargs).learn(896)
+    assert_same_parameters(theirs, ours("MlpPolicy", make_vec_env(env_id, 2), **kwargs).learn(896))
+
+
+@pytest.mark.parametrize("ours", OURS.values(), ids=OURS)
+@pytest.mark.parametrize(
+    "space",
+    [spaces.Discrete(3), spaces.MultiDiscrete([2, 3]), spaces.MultiBinary(3), spaces.Box(-1, 1, (2, 2), np.float64)],
+    ids=str,
+)
+def test_parity_for_every_action_space(ours, space):
+    theirs = sb3_contrib.TRPO("MlpPolicy", endless(2, action_space=space), **KWARGS).learn(256)
+    assert_same_parameters(theirs, ours("MlpPolicy", endless(2, action_space=space), **KWARGS).learn(256))
+
+
+@pytest.mark.parametrize("ours", OURS.values(), ids=OURS)
+def test_parity_for_dictionaries_and_images(ours):
+    theirs = sb3_contrib.TRPO("MultiInputPolicy", endless(2, dictionary=True), **KWARGS).learn(256)
+    assert_same_parameters(theirs, ours("MultiInputPolicy", endless(2, dictionary=True), **KWARGS).learn(256))
+
+    def images():
+        env = FakeImageEnv(screen_height=40, screen_width=40)
+        env.ep_length = 10**6
+        env.observation_space.seed(0)
+        return DummyVecEnv([lambda: env])
+
+    kwargs = KWARGS | {"n_steps": 32}
+    theirs = sb3_contrib.TRPO("CnnPolicy", images(), **kwargs).learn(64)
+    assert_same_parameters(theirs, ours("CnnPolicy", images(), **kwargs).learn(64))
+
+
+def test_what_is_logged_is_what_sb3_contrib_logs():
+    theirs = sb3_contrib.TRPO("MlpPolicy", endless(4), **KWARGS).learn(256).logger.name_to_value
+    ours = TRPO("MlpPolicy", endless(4), engine="eager", **KWARGS).learn(256).logger.name_to_value
+    names = [name for name in theirs if name.startswith("train/")]
+    assert len(names) == 8
+    for name in names:
+        assert ours[name] == pytest.approx(theirs[name], rel=1e-6), name
+
+
+def test_a_model_that_sb3_contrib_saved_is_loaded_and_trained_on(tmp_path):
+    theirs = sb3_contrib.TRPO("MlpPolicy", endless(2), **KWARGS).learn(128)
+    theirs.save(tmp_path / "model")
+    ours = TRPO.load(tmp_path / "model", env=endless(2), device="cpu")
+    assert_same_parameters(theirs, ours)
+    assert ours.learn(128, reset_num_timesteps=False).num_timesteps == 256
+
+
+def collected(algorithm=TRPO, env=None, **kwargs):
+    """A model that has collected its first rollout."""
+    model = algorithm("MlpPolicy", endless(4) if env is None else env, **KWARGS | kwargs)
+    _, callback = model._setup_learn(10**6)
+    model.collect_rollouts(model.get_env(), callback, model.rollout_buffer, model.n_steps)
+    return model
+
+
+def parts(model):
+    """The actor's parameters and the others, by name."""
+    actor = {id(parameter) for parameter in model.policy.actor_parameters()}
+    named = {name: parameter.detach().clone() for name, parameter in model.policy.named_parameters()}
+    own = [name for name, parameter in model.policy.named_parameters() if id(parameter) in actor]
+    return {name: named[name] for name in own}, {name: named[name] for name in named if name not in own}
+
+
+KINDS = {
+    "gaussian": {},
+    "tanh": {"policy_kwargs": {"action_distribution": "tanh_gaussian"}},
+    "bounded": {"policy_kwargs": {"log_std_bounds": (-3, 1), "state_dependent_std": True}},
+    "beta": {"policy_kwargs": {"action_distribution": "beta"}},
+    "discrete": {"env": spaces.Discrete(3)},
+    "multi-discrete": {"env": spaces.MultiDiscrete([2, 3])},
+    "multi-binary": {"env": spaces.MultiBinary(3)},
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_accepted_step_improves_and_stays_in_the_trust_region(kind, reduction, engine):
+    """Measured from outside, by SB3's divergence of the policy before and after."""
+    kwargs = dict(KINDS[kind])
+    space = kwargs.pop("env", None)
+    chosen = "eager" if kind == "beta" else engine  # the packed engine does not know Beta
+    model = collected(
+        env=endless(4, action_space=space), kl_reduction=reduction, target_kl=0.03, engine=chosen, **kwargs
+    )
+    observation = model.rollout_buffer.flat_observation()
+    with torch.no_grad():
+        old = remember(model.policy.get_distribution(observation))
+    before, _ = parts(model)
+    model.train()
+    after, _ = parts(model)
+    with torch.no_grad():
+        kl = sb3_kl_divergence(model.policy.get_distribution(observation), old)
+    total = kl.flatten(1).sum(1) if kl.dim() > 1 and reduction == "sum" else kl
+    logged = model.logger.name_to_value
+    assert logged["train/is_line_search_success"] == 1
+    assert 0.01 < total.mean() < 0.03
+    assert logged["train/kl_divergence_loss"] == pytest.approx(total.mean().item(), rel=1e-3)
+    assert logged["train/policy_objective"] > 0.01
+    assert all(not torch.equal(after[name], value) for name, value in before.items())
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_refused_step_leaves_the_actor_bit_for_bit_and_trains_the_critic(engine):
+    model = collected(engine=engine, normalize_advantage=False)
+    model.rollout_buffer.advantage.zero_()  # nothing can improve
+    actor, critic = parts(model)
+    model.train()
+    new_actor, new_critic = parts(model)
+    assert model.logger.name_to_value["train/is_line_search_success"] == 0
+    assert model.logger.name_to_value["train/kl_divergence_loss"] == 0
+    assert all(torch.equal(new_actor[name], value) for name, value in actor.items())
+    assert all(not torch.equal(new_critic[name], value) for name, value in critic.items())
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_tries_that_all_leave_the_trust_region_are_refused(engine, monkeypatch):
+    model = collected(engine=engine, line_search_max_iter=1, cg_damping=0.0)
+    # A step far too long, as if the curvature had been underestimated.
+    for module in ("maxent_onpolicy.engine.eager_trust_region", *PACKED_MODULES):
+        monkeypatch.setattr(f"{module}.step_length", lambda curvature, max_kl: 50.0)
+    actor, _ = parts(model)
+    model.train()
+    assert model.logger.name_to_value["train/is_line_search_success"] == 0
+    assert all(torch.equal(parts(model)[0][name], value) for name, value in actor.items())
+
+
+PACKED_MODULES: tuple[str, ...] = ()
+
+
+class SharedExtractor(sb3.common.torch_layers.BaseFeaturesExtractor):
+    def __init__(self, observation_space):
+        super().__init__(observation_space, 4)
+        self.layer = torch.nn.Linear(3, 4)
+
+    def forward(self, observation):
+        return self.layer(observation)
+
+
+def test_the_critic_does_not_move_what_it_shares_with_the_actor():
+    kwargs = {"policy_kwargs": {"features_extractor_class": SharedExtractor}, "normalize_advantage": False}
+    model = collected(engine="eager", **kwargs)
+    model.rollout_buffer.advantage.zero_()
+    before = model.policy.features_extractor.layer.weight.clone()
+    model.train()
+    assert torch.equal(model.policy.features_extractor.layer.weight, before)
+
+
+class Renamed(sb3.common.policies.ActorCriticPolicy):
+    """The actor's last layer bears the critic's name."""
+
+    def _build(self, lr_schedule):
+        super()._build(lr_schedule)
+        self.value_of_actions = torch.nn.Linear(64, 2)
+        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+
+    def _get_action_dist_from_latent(self, latent_pi):
+        return self.action_dist.proba_distribution(self.value_of_actions(latent_pi), self.log_std)
+
+
+@pytest.mark.parametrize("algorithm", [TRPO, MaxEntTRPO])
+def test_foreign_policies_are_trained_whatever_they_call_their_layers(algorithm):
+    model = algorithm(Renamed, endless(2), **KWARGS)
+    before = model.policy.value_of_actions.weight.clone(), model.policy.action_net.weight.clone()
+    model.learn(128)
+    assert model.current_engine.name == "eager"
+    assert not torch.equal(model.policy.value_of_actions.weight, before[0])
+    assert torch.equal(model.policy.action_net.weight, before[1])  # nothing depends on it
+
+
+def test_there_is_nothing_to_compile():
+    for asked in ({"engine": "compiled"}, {"compile": True}):
+        with pytest.raises(ValueError, match="TRPO's update is not one loss that could be compiled"):
+            TRPO("MlpPolicy", endless(), **asked)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_diverging_update_is_reported(engine):
+    model = collected(engine=engine)
+    model.rollout_buffer.value_target.fill_(float("inf"))
+    with pytest.raises(ValueError, match="update after step 256; lower `learning_rate` or `target_kl`"):
+        model.train()
