@@ -24,6 +24,7 @@ from maxent_onpolicy.cli.suite import Suite, find_suite, load_suite
 from maxent_onpolicy.cli.together import put_together
 from maxent_onpolicy.cli.values import UsageError, check_checkpoint_seconds
 from maxent_onpolicy.evaluation.provenance import available_cores, collect_provenance
+from maxent_onpolicy.evaluation.runs import RunDirectory
 
 DESCRIPTION = """Run every algorithm of a suite on every environment with every seed.
 
@@ -125,6 +126,9 @@ def main(arguments: list[str]) -> int:
     launcher = make_launcher(options.launcher, _request(options, suite.name, results))
     _refuse_conflicts(plan, results, options)
     todo = [run for run in plan if run.action in _todo(options.restart)]
+    for run in plan:
+        if run.action == "skip":
+            RunDirectory(run.path).discard_checkpoint()
     corrupt = [run for run in plan if run.action == "corrupt" and not options.restart]
     for run in corrupt:
         console.print(Text(f"corrupt      {run.path}: {run.detail}"), soft_wrap=True)

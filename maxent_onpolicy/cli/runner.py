@@ -132,7 +132,7 @@ def execute(
                 run.write_status("failed", error=describe(error), finished=_now())
             raise
         run.write_status("completed", timesteps=timesteps, finished=_now(), wall_seconds=round(clock(), 3))
-        run.checkpoint.unlink(missing_ok=True)
+        run.discard_checkpoint()
 
 
 def _train(

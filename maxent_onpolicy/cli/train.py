@@ -284,6 +284,7 @@ def _resumed(path: Path, options: TrainOptions, written: Mapping[str, Any]) -> R
     except RunError as error:
         raise UsageError(f"{path} is no run that can be resumed: {error}") from None
     if run.completed:
+        run.discard_checkpoint()
         raise UsageError(f"{path} is completed; there is nothing to resume")
     return run
 

@@ -55,8 +55,9 @@ def _execute(path: Path, settings: dict[str, Any]) -> int:
 
     try:
         run = RunDirectory(path)
-        if run.completed:
-            return COMPLETED  # while this process waited in a cluster's queue
+        if run.completed:  # while this process waited in a cluster's queue
+            run.discard_checkpoint()
+            return COMPLETED
         execute(run, **settings)
     except Stopped:
         return INTERRUPTED

@@ -245,6 +245,11 @@ class RunDirectory:
         self.status = {**self.status, "state": state, **fields}
         write_atomic(self.path / "status.json", _to_json(self.status))
 
+    def discard_checkpoint(self) -> None:
+        """Remove the checkpoint of a completed run; a kill may have left it."""
+        assert self.completed
+        self.checkpoint.unlink(missing_ok=True)
+
     def write_provenance(self, provenance: Mapping[str, Any]) -> None:
         """Replace ``provenance.json``."""
         self.provenance = dict(provenance)

@@ -1,0 +1,34 @@
+"""What is killed: add a line for every algorithm, option or kind of environment that has a state of its own."""
+
+from typing import NamedTuple
+
+
+class Case(NamedTuple):
+    """Settings of a run.
+
+    Attributes:
+        arguments: of ``maxent-onpolicy train``.
+        slow: whether even a single run takes long.
+    """
+
+    arguments: tuple[str, ...]
+    slow: bool = False
+
+
+SHORT = (
+    *("--timesteps", "512", "--n-envs", "2", "--eval-every", "150", "--eval-episodes", "1", "--seed", "3"),
+    *("--device", "cpu"),
+)
+ON_POLICY = (*SHORT, "--n-steps", "32", "--batch-size", "32", "--n-epochs", "2")
+NORMALIZED = ("--normalize-observation", "--normalize-reward")
+SCHEDULES = ("--learning-rate", "linear:1e-3:0", "--clip-range", "linear:0.2:0.05")
+
+CASES = {
+    "every option": Case(("MaxEntPPO", "CartPole-v1", *ON_POLICY, *NORMALIZED, "--tau", "auto", "--popart")),
+    "MuJoCo": Case(("MaxEntPPO", "Hopper-v5", *ON_POLICY, *NORMALIZED, *SCHEDULES, "--tau", "linear:0.1:0")),
+    "noise matrices": Case(("PPO", "Pendulum-v1", *ON_POLICY, *SCHEDULES, "--use-sde", "--target-kl", "0.003")),
+    "eager": Case(("MaxEntPPO", "Pendulum-v1", *ON_POLICY, "--engine", "eager", "--target-kl", "0.003", "--popart")),
+    "one critic": Case(("MaxEntPPO", "CartPole-v1", *ON_POLICY, "--reward-augmentation")),
+    "tensors": Case(("PPO", "Pendulum-v1", *ON_POLICY, *NORMALIZED, "--backend", "torch")),
+    "compiled": Case(("MaxEntPPO", "Pendulum-v1", *ON_POLICY, "--engine", "compiled"), slow=True),
+}
