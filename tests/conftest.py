@@ -1,7 +1,23 @@
 """Settings of the whole suite."""
 
+from collections.abc import Iterator
+
+import gymnasium
+import pytest
+from gymnasium.wrappers import TimeLimit
 from hypothesis import settings
 
 # The same examples at every run: a failure repeats, and no run fails by chance.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True)
+def gymnasium_as_it_was() -> Iterator[None]:
+    """Undo what importing rl_zoo3 does to the whole process: it puts its own ``TimeLimit`` in Gymnasium's place."""
+    places = (gymnasium.wrappers, gymnasium.wrappers.common, gymnasium.envs.registration)
+    for place in places:
+        place.TimeLimit = TimeLimit
+    yield
+    for place in places:
+        place.TimeLimit = TimeLimit

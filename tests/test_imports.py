@@ -21,7 +21,8 @@ ALLOWED = {
     "policies": {"estimators"},
     "algorithms": {"estimators", "envs", "engine", "policies"},
     "evaluation": set(),
-    "cli": {"algorithms", "envs", "engine", "evaluation"},
+    "zoo": {"algorithms"},
+    "cli": {"algorithms", "envs", "engine", "evaluation", "zoo"},
 }
 PURE = {"stable_baselines3", "gymnasium", "logging", "random"}
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "bench": "maxent_onpolicy.cli.bench",
     "report": "maxent_onpolicy.cli.report",
     "list": "maxent_onpolicy.cli.listing",
+    "zoo": "maxent_onpolicy.cli.zoo",
 }
 HELP = """Maximum-entropy on-policy reinforcement learning.
 
@@ -31,6 +32,7 @@ usage: maxent-onpolicy COMMAND [OPTIONS]
   bench     run a suite: algorithms x environments x seeds, resumable
   report    tables, figures and a page from finished runs
   list      algorithms, environments and suites there are
+  zoo       train, tune and watch through RL-Baselines3-Zoo
 
 first steps:
 

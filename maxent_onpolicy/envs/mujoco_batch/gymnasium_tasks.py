@@ -23,6 +23,8 @@ TASKS: dict[str, type[Task]] = {
     "gymnasium.envs.mujoco.swimmer_v5:SwimmerEnv": planar.Swimmer,
     "gymnasium.envs.mujoco.walker2d_v5:Walker2dEnv": planar.Walker2d,
 }
+# Gymnasium's own: rl_zoo3 puts a subclass in its place for the whole process, when it is imported.
+_TIME_LIMIT: type[gym.Wrapper] = next(base for base in reversed(TimeLimit.__mro__) if base.__name__ == "TimeLimit")
 _RENDER_MODES = (None, "human", "rgb_array", "depth_array", "rgbd_tuple")
 
 
@@ -44,7 +46,7 @@ def task_of(env: gym.Env) -> Task:
         known = ", ".join(sorted(entry.rpartition(":")[2] for entry in TASKS))
         raise ValueError(f"`task` must be a MujocoTask or one of Gymnasium's MuJoCo -v5 tasks ({known}), got {env!r}")
     for layer in layers(env):
-        if isinstance(layer, gym.Wrapper) and not isinstance(layer, OrderEnforcing | PassiveEnvChecker | TimeLimit):
+        if isinstance(layer, gym.Wrapper) and not isinstance(layer, OrderEnforcing | PassiveEnvChecker | _TIME_LIMIT):
             raise ValueError(f"`task` must not be wrapped: {type(layer).__name__} steps one environment at a time")
     model, init_qpos, init_qvel, dt = (getattr(base, name) for name in ("model", "init_qpos", "init_qvel", "dt"))
     return TASKS[name](model, init_qpos.copy(), init_qvel.copy(), dt, constructor_arguments(env))
@@ -60,7 +62,7 @@ def constructor_arguments(env: gym.Env) -> dict[str, Any]:
 
 def time_limit(env: gym.Env) -> int | None:
     """Return the number of steps after which Gymnasium truncates ``env``."""
-    return next((layer._max_episode_steps for layer in layers(env) if isinstance(layer, TimeLimit)), None)
+    return next((layer._max_episode_steps for layer in layers(env) if isinstance(layer, _TIME_LIMIT)), None)  # type: ignore[attr-defined]
 
 
 def layers(env: gym.Env) -> list[gym.Env]:
