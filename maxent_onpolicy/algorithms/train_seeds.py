@@ -185,7 +185,8 @@ def train_together(trainings: Sequence[Callable[[Join], Any]]) -> list[Member]:
 def why_not_stacked(model: BaseAlgorithm) -> str | None:
     """Return why a model cannot be trained on stacked parameters, or ``None`` if it can."""
     if not isinstance(model, PPO):
-        return f"the algorithm {type(model).__name__}"
+        kind = type(model)
+        return f"the algorithm {kind.__module__.partition('.')[0]}.{kind.__name__}"
     if model.engine not in ("auto", "packed"):
         return f"`engine={model.engine!r}`"
     if model.compile is True:

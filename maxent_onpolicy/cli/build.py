@@ -8,7 +8,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from maxent_onpolicy.cli.config import RunConfig
-from maxent_onpolicy.cli.registry import build_hyperparameters, check_hyperparameters, load_class
+from maxent_onpolicy.cli.registry import build_hyperparameters, check_hyperparameters, is_stock, load_class
 from maxent_onpolicy.cli.values import UsageError
 from maxent_onpolicy.engine.distributed import world
 from maxent_onpolicy.envs.make import make_vec_env
@@ -42,10 +42,13 @@ def make_model(config: RunConfig, env: VecEnv) -> BaseAlgorithm:
     """Make the untrained model of a run.
 
     Raises:
-        ValueError: for a hyperparameter outside its range.
+        ValueError: for a hyperparameter outside its range, or if several processes would train what only one can.
     """
-    cls: Callable[..., BaseAlgorithm] = load_class(config.algorithm)
-    return cls(config.policy, env, seed=config.seed, verbose=0, **build_hyperparameters(config.hyperparameters))
+    cls = load_class(config.algorithm)
+    if is_stock(cls) and world().size > 1:
+        raise ValueError(f"{config.algorithm} cannot be trained by several processes; start a single one")
+    make: Callable[..., BaseAlgorithm] = cls
+    return make(config.policy, env, seed=config.seed, verbose=0, **build_hyperparameters(config.hyperparameters))
 
 
 def check_runs(runs: Iterable[RunConfig], place: str) -> None:
@@ -65,7 +68,7 @@ def check_runs(runs: Iterable[RunConfig], place: str) -> None:
             continue
         checked.add(key)
         where = f"{place}: {config.label} on {config.env_id}"
-        check_hyperparameters(load_class(config.algorithm), config.hyperparameters, where)
+        check_hyperparameters(config.algorithm, config.hyperparameters, where)
         try:
             env = make_training_env(config)
             try:

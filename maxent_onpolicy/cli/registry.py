@@ -19,14 +19,23 @@ class Algorithm:
     """An algorithm that can be named in commands and suites.
 
     Attributes:
-        name: the class's name.
+        name: what it is called in commands, suites and tables.
         module: where the class lives; imported on use, so that listing algorithms loads no PyTorch.
         summary: one line for ``maxent-onpolicy list``.
+        class_name: of the class; empty if it is the name.
+        install: what to install if the module cannot be imported.
     """
 
     name: str
     module: str
     summary: str
+    class_name: str = ""
+    install: str = ""
+
+    @property
+    def written(self) -> str:
+        """The name as one word on a command line."""
+        return self.name.replace(" ", "-")
 
 
 ALGORITHMS = {
@@ -37,6 +46,9 @@ ALGORITHMS = {
         Algorithm("TRPO", "maxent_onpolicy.algorithms.trpo", "trust region policy optimisation, as sb3-contrib's"),
         Algorithm("MaxEntPPO", "maxent_onpolicy.algorithms.maxent_ppo", "PPO with an entropy critic and advantage"),
         Algorithm("MaxEntTRPO", "maxent_onpolicy.algorithms.maxent_trpo", "TRPO with an entropy critic and advantage"),
+        Algorithm("SB3 PPO", "stable_baselines3", "Stable-Baselines3's own PPO", "PPO"),
+        Algorithm("SB3 SAC", "stable_baselines3", "Stable-Baselines3's own SAC, off-policy", "SAC"),
+        Algorithm("SB3 TRPO", "sb3_contrib", "TRPO of sb3-contrib", "TRPO", install="sb3-contrib"),
     )
 }
 # what a run decides itself, or what cannot be written as a value
@@ -49,13 +61,16 @@ _RESERVED = {
     "tensorboard_log",
     "rollout_buffer_class",
     "rollout_buffer_kwargs",
+    "replay_buffer_class",
+    "replay_buffer_kwargs",
+    "action_noise",
     "_init_setup_model",
 }
 _ACTIVATIONS = {"tanh": "Tanh", "relu": "ReLU", "elu": "ELU", "gelu": "GELU", "silu": "SiLU", "leaky_relu": "LeakyReLU"}
 
 
 def find_algorithm(name: str) -> Algorithm:
-    """Return the algorithm called ``name``; case, dashes and underscores do not matter.
+    """Return the algorithm called ``name``; case, spaces, dashes and underscores do not matter.
 
     Raises:
         UsageError: if there is none, with the closest name.
@@ -68,10 +83,25 @@ def find_algorithm(name: str) -> Algorithm:
 
 
 def load_class(name: str) -> "type[BaseAlgorithm]":
-    """Import the class of the algorithm called ``name``."""
+    """Import the class of the algorithm called ``name``.
+
+    Raises:
+        UsageError: if there is no such algorithm, or its package is not installed.
+    """
     entry = find_algorithm(name)
-    cls: type[BaseAlgorithm] = getattr(import_module(entry.module), entry.name)
+    try:
+        module = import_module(entry.module)
+    except ImportError as error:
+        if not entry.install:
+            raise
+        raise UsageError(f"{entry.name} needs a package that is not installed: pip install {entry.install}") from error
+    cls: type[BaseAlgorithm] = getattr(module, entry.class_name or entry.name)
     return cls
+
+
+def is_stock(cls: type) -> bool:
+    """Whether a class is another library's, whose files hold less than ours and which one process trains."""
+    return not cls.__module__.startswith("maxent_onpolicy.")
 
 
 def hyperparameters(cls: type) -> dict[str, inspect.Parameter]:
@@ -94,37 +124,41 @@ def describe_hyperparameters(cls: type) -> dict[str, str]:
     """Return what the docstrings of ``cls`` and its base classes say about each keyword."""
     texts: dict[str, str] = {}
     for base in cls.__mro__:
-        arguments = re.search(
-            r"^Args:\n(.*?)(?=^\S|\Z)", inspect.cleandoc(base.__doc__ or ""), re.MULTILINE | re.DOTALL
-        )
+        docstring = inspect.cleandoc(base.__doc__ or "")
+        for name, text in re.findall(r"^:param (\w+): (.*?)(?=^:|^\.\. |\Z)", docstring, re.MULTILINE | re.DOTALL):
+            texts.setdefault(name, _plain_text(text))
+        arguments = re.search(r"^Args:\n(.*?)(?=^\S|\Z)", docstring, re.MULTILINE | re.DOTALL)
         if arguments is None:
             continue
         for name, text in re.findall(r"^    (\w+): (.*?)(?=^    \S|\Z)", arguments[1], re.MULTILINE | re.DOTALL):
-            plain = re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"\1", text.replace("``", ""))
-            texts.setdefault(name, " ".join(plain.split()))
+            texts.setdefault(name, _plain_text(text))
     return texts
 
 
-def check_hyperparameters(cls: type, values: Mapping[str, Any], place: str) -> None:
-    """Check that every key of ``values`` is a keyword of ``cls``.
+def _plain_text(text: str) -> str:
+    return " ".join(re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"\1", text.replace("``", "")).split())
+
+
+def check_hyperparameters(algorithm: str, values: Mapping[str, Any], place: str) -> None:
+    """Check that every key of ``values`` is a keyword of the algorithm called ``algorithm``.
 
     Raises:
         UsageError: naming the place, the key and the closest keyword.
     """
-    known = hyperparameters(cls)
+    known, entry = hyperparameters(load_class(algorithm)), find_algorithm(algorithm)
     for name in values:
         if name not in known:
             raise UsageError(
-                f"{place}: {cls.__name__} has no hyperparameter {name!r}{did_you_mean(name, known)}; "
-                f"`maxent-onpolicy train {cls.__name__} --help` lists them"
+                f"{place}: {entry.name} has no hyperparameter {name!r}{did_you_mean(name, known)}; "
+                f"`maxent-onpolicy train {entry.written} --help` lists them"
             )
 
 
 def build_hyperparameters(values: Mapping[str, Any]) -> dict[str, Any]:
     """Turn written values into what the class takes.
 
-    ``linear:3e-4:0`` becomes a schedule from 3e-4 to 0 over the training, and
-    ``policy_kwargs.activation_fn: relu`` becomes ``torch.nn.ReLU``.
+    ``linear:3e-4:0`` becomes a schedule from 3e-4 to 0 over the training,
+    ``policy_kwargs.activation_fn: relu`` becomes ``torch.nn.ReLU``, and ``train_freq: [1, episode]`` a tuple.
 
     Raises:
         UsageError: if a schedule or an activation function is misspelt.
@@ -133,6 +167,8 @@ def build_hyperparameters(values: Mapping[str, Any]) -> dict[str, Any]:
     policy = built.get("policy_kwargs")
     if isinstance(policy, Mapping) and isinstance(policy.get("activation_fn"), str):
         built["policy_kwargs"] = {**policy, "activation_fn": _activation(policy["activation_fn"])}
+    if isinstance(built.get("train_freq"), list):  # SB3 takes a list for a number of steps
+        built["train_freq"] = tuple(built["train_freq"])
     return built
 
 
@@ -167,4 +203,4 @@ def _activation(name: str) -> type:
 
 
 def _plain(name: str) -> str:
-    return name.lower().replace("-", "").replace("_", "")
+    return re.sub(r"[-_ ]", "", name.lower())

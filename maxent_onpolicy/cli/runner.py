@@ -23,7 +23,8 @@ from maxent_onpolicy.cli.build import make_evaluation_env, make_model, make_trai
 from maxent_onpolicy.cli.config import RunConfig
 from maxent_onpolicy.cli.lock import locked
 from maxent_onpolicy.cli.ranks import agree, rank_and_size
-from maxent_onpolicy.cli.registry import load_class
+from maxent_onpolicy.cli.registry import is_stock, load_class
+from maxent_onpolicy.cli.stock import continue_stock
 from maxent_onpolicy.cli.values import UsageError
 from maxent_onpolicy.engine.rollout import steps_on_tensors
 from maxent_onpolicy.envs.normalize import VecNormalize
@@ -180,6 +181,10 @@ def _continued(run: RunDirectory, config: RunConfig, reporter: Reporter) -> Base
     cls: Any = load_class(config.algorithm)
     env = make_training_env(config)
     try:
+        if is_stock(cls):
+            stock, reason = continue_stock(cls, run, config, env)
+            reporter.message(f"{config.name}: goes on with new episodes, not bit for bit: {reason}")
+            return stock
         try:
             model: BaseAlgorithm = cls.load(run.checkpoint, env=env, resume=True)
         except StateNotRestorableError as error:

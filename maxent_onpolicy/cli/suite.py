@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from maxent_onpolicy.cli.config import RunConfig, check_settings, make_config
-from maxent_onpolicy.cli.registry import check_hyperparameters, find_algorithm, load_class
+from maxent_onpolicy.cli.registry import check_hyperparameters, find_algorithm
 from maxent_onpolicy.cli.values import UsageError, check_integer, check_mapping, merge, read_yaml
 from maxent_onpolicy.evaluation.runs import run_path
 from maxent_onpolicy.validation import did_you_mean
@@ -66,7 +66,8 @@ def load_suite(path: Path, *, seeds: tuple[int, ...] = (), timesteps: int | None
     """Read a suite file and check every name in it.
 
     Settings are laid over each other in this order: ``defaults``, the algorithm's,
-    the environment's, and what the environment says for that algorithm.
+    the environment's, and what the environment says for that algorithm. An algorithm
+    with ``environments`` is run in these only.
 
     Args:
         path: the YAML file.
@@ -82,37 +83,59 @@ def load_suite(path: Path, *, seeds: tuple[int, ...] = (), timesteps: int | None
             raise UsageError(f"{path}: `{key}` must name at least one")
     name = str(content.get("name", path.stem))
     defaults = check_settings(content.get("defaults"), f"{path}: defaults")
+    env_ids = tuple(check_mapping(content["environments"], f"{path}: environments"))
     algorithms = {
-        label: _algorithm(label, block, f"{path}: algorithms.{label}")
+        label: _algorithm(label, block, f"{path}: algorithms.{label}", env_ids)
         for label, block in check_mapping(content["algorithms"], f"{path}: algorithms").items()
     }
     environments = {
         env_id: _environment(block, f"{path}: environments.{env_id}", algorithms)
         for env_id, block in check_mapping(content["environments"], f"{path}: environments").items()
     }
+    for env_id, (_, special) in environments.items():
+        for label in special:
+            if env_id not in algorithms[label][2]:
+                raise UsageError(f"{path}: environments.{env_id}.algorithms: {label!r} is not run there")
     runs = []
     for seed in seeds or _seeds(content.get("seeds"), str(path)):
         for env_id, (shared, special) in environments.items():
-            for label, (algorithm, settings) in algorithms.items():
+            for label, (algorithm, settings, restricted) in algorithms.items():
+                if env_id not in restricted:
+                    continue
                 place = f"{path}: {label} on {env_id}"
                 full = merge(merge(merge(defaults, settings), shared), special.get(label, {}))
-                check_hyperparameters(load_class(algorithm), full.get("hyperparameters") or {}, place)
+                check_hyperparameters(algorithm, full.get("hyperparameters") or {}, place)
                 who: dict[str, Any] = {"suite": name, "label": label, "algorithm": algorithm, "env_id": env_id}
                 runs.append(make_config(_shortened(full, timesteps), place, seed=seed, **who))
     _check_places(runs, path)
     return Suite(name, str(content.get("description", "")).strip(), path, tuple(runs))
 
 
-def _algorithm(label: str, block: Any, place: str) -> tuple[str, dict[str, Any]]:
-    settings = check_settings(block, place, extra=("algorithm",))
+def _algorithm(
+    label: str, block: Any, place: str, env_ids: tuple[str, ...]
+) -> tuple[str, dict[str, Any], tuple[str, ...]]:
+    """Return the algorithm's name, its settings and the environments in which it is run."""
+    settings = check_settings(block, place, extra=("algorithm", "environments"))
+    restricted = _restricted(settings.pop("environments", None), f"{place}.environments", env_ids)
     name = settings.pop("algorithm", label)
     try:
         algorithm = find_algorithm(str(name)).name
     except UsageError as error:
         hint = "" if name != label else "; a label of your own needs `algorithm:` below it"
         raise UsageError(f"{place}: {error}{hint}") from None
-    check_hyperparameters(load_class(algorithm), settings.get("hyperparameters") or {}, f"{place}.hyperparameters")
-    return algorithm, settings
+    check_hyperparameters(algorithm, settings.get("hyperparameters") or {}, f"{place}.hyperparameters")
+    return algorithm, settings, restricted
+
+
+def _restricted(value: Any, place: str, env_ids: tuple[str, ...]) -> tuple[str, ...]:
+    if value is None:
+        return env_ids
+    if not isinstance(value, list) or not value:
+        raise UsageError(f"{place}: must be a list of the suite's environments, got {value!r}")
+    for name in value:
+        if name not in env_ids:
+            raise UsageError(f"{place}: the suite has no environment {name!r}{did_you_mean(name, env_ids)}")
+    return tuple(value)
 
 
 def _environment(

@@ -223,7 +223,13 @@ def show_hyperparameters(console: Console, algorithm: str | None) -> None:
         return
     cls = load_class(algorithm)
     texts = describe_hyperparameters(cls)
-    table = Table(box=None, padding=(0, 1, 0, 0), title=f"hyperparameters of {cls.__name__}", title_justify="left")
+    title = f"hyperparameters of {find_algorithm(algorithm).name}"
+    table = Table(
+        box=None,
+        padding=(0, 1, 0, 0),
+        title=title,
+        title_justify="left",
+    )
     table.add_column("option", no_wrap=True)
     table.add_column("default", overflow="fold", max_width=16)
     table.add_column("meaning", overflow="fold")
@@ -265,11 +271,12 @@ def _settings(options: TrainOptions) -> dict[str, Any]:
 def _check_names(algorithm: str, given: Mapping[str, Any]) -> None:
     known = hyperparameters(load_class(algorithm))
     options = [_as_option(name) for name in (*known, *(item.name for item in fields(TrainOptions)))]
+    word = find_algorithm(algorithm).written
     for name in given:
         if name not in known:
             written = _as_option(name)
             hint = did_you_mean(written, options)
-            raise UsageError(f"unknown option {written}{hint}; `maxent-onpolicy train {algorithm} --help` lists all")
+            raise UsageError(f"unknown option {written}{hint}; `maxent-onpolicy train {word} --help` lists all")
 
 
 def _as_option(name: str) -> str:

@@ -139,7 +139,7 @@ _NOISE = ("exploration_mat", "exploration_matrices", "weights_dist")
 def _undisturbed(model: BaseAlgorithm) -> Iterator[None]:
     policy = model.policy
     training = policy.training
-    distribution = getattr(policy, "action_dist", None)
+    distribution = getattr(_actor(policy), "action_dist", None)
     noise = {name: getattr(distribution, name) for name in _NOISE if hasattr(distribution, name)}
     with ExitStack() as stack:
         stack.enter_context(preserved_random_state())
@@ -149,10 +149,15 @@ def _undisturbed(model: BaseAlgorithm) -> Iterator[None]:
         yield
 
 
+def _actor(policy: Any) -> Any:
+    """Return what holds the action distribution: an off-policy algorithm's actor is a network of its own."""
+    return getattr(policy, "actor", policy)
+
+
 def _fresh_exploration_noise(model: BaseAlgorithm, n_envs: int) -> None:
     """With state-dependent exploration, stochastic actions need noise drawn for these environments."""
     if getattr(model, "use_sde", False):
-        model.policy.reset_noise(n_envs)  # type: ignore[operator]
+        _actor(model.policy).reset_noise(n_envs)
 
 
 def _seed_everything(seed: int) -> None:

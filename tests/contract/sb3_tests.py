@@ -93,7 +93,9 @@ def cache_directory() -> Path:
 
 
 def suite_of(class_path: str) -> Suite:
-    """Return the tests for a class, by the end of its name: MaxEntPPO takes PPO's place."""
+    """Return the tests for a class, by the end of its name: MaxEntPPO takes PPO's place, and so does RPO."""
+    if class_path.endswith(":RPO"):
+        return SUITES["PPO"]
     return next(suite for name, suite in SUITES.items() if re.search(rf"(:|MaxEnt){name}$", class_path))
 
 
