@@ -27,7 +27,9 @@ SUITES = Path(__file__).parents[2] / "benchmarks" / "suites"
 
 
 def test_every_algorithm_in_the_registry_loads():
-    assert [load_class(name) for name in ALGORITHMS] == [PPO, RPO, TRPO, MaxEntPPO, MaxEntTRPO]
+    ours = {name: load_class(name) for name in ALGORITHMS if not name.startswith("SB3 ")}
+    assert list(ours.values()) == [PPO, RPO, TRPO, MaxEntPPO, MaxEntTRPO]
+    assert [cls.__name__ for cls in ours.values()] == list(ours)
     assert find_algorithm("maxent-ppo").name == find_algorithm("MAXENT_PPO").name == "MaxEntPPO"
     with pytest.raises(UsageError, match=r"unknown algorithm 'MaxEntPP' \(did you mean 'MaxEntPPO'\?\)"):
         find_algorithm("MaxEntPP")
