@@ -32,7 +32,7 @@ def update_readme() -> ModuleType:
 @pytest.mark.parametrize("page", [page for page, code in EXAMPLES.items() if code])
 def test_examples_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    one_rollout = re.sub(r"learn\([\d_]+", "learn(1", EXAMPLES[page])
+    one_rollout = re.sub(r"(learn\(|TOTAL = )[\d_]+", r"\g<1>1", EXAMPLES[page])
 
     exec(compile(one_rollout, page, "exec"), {})
 

@@ -89,7 +89,7 @@ def follow(run: RunDirectory, goes_on: bool, threads: int) -> None:
             else runner.make_model(config, runner.make_training_env(config))
         )
         model.set_logger(Logger(None, []))
-        checkpoint = runner.CheckpointCallback(run, stop, runner.Clock(0.0), float("inf"))
+        checkpoint = runner.RunCheckpoint(run, stop, runner.Clock(0.0), 0.0)
         remaining = config.total_timesteps - model.num_timesteps
         model.learn(remaining, callback=[checkpoint], reset_num_timesteps=model.num_timesteps == 0)
         model.get_env().close()

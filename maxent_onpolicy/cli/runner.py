@@ -19,10 +19,11 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 
 from maxent_onpolicy.algorithms.train_seeds import Join
+from maxent_onpolicy.callbacks import CheckpointCallback
 from maxent_onpolicy.cli.build import make_evaluation_env, make_model, make_training_env
 from maxent_onpolicy.cli.config import RunConfig
 from maxent_onpolicy.cli.lock import locked
-from maxent_onpolicy.cli.ranks import agree, rank_and_size
+from maxent_onpolicy.cli.ranks import agree
 from maxent_onpolicy.cli.registry import is_stock, load_class
 from maxent_onpolicy.cli.stock import continue_stock
 from maxent_onpolicy.cli.values import UsageError
@@ -122,7 +123,7 @@ def execute(
         _note_changed_provenance(run, threads)
         clock = Clock(float(run.status["wall_seconds"]))
         try:
-            checkpoint = CheckpointCallback(run, stop, clock, checkpoint_seconds)
+            checkpoint = RunCheckpoint(run, stop, clock, checkpoint_seconds)
             timesteps = _train(run, reporter, checkpoint, keep_model, join)
         except Stopped:
             run.write_status("interrupted", finished=_now())
@@ -139,7 +140,7 @@ def execute(
 def _train(
     run: RunDirectory,
     reporter: Reporter,
-    checkpoint: "CheckpointCallback",
+    checkpoint: "RunCheckpoint",
     keep_model: bool,
     join: Join | None,
 ) -> int:
@@ -211,10 +212,8 @@ def save_model(model: BaseAlgorithm, run: RunDirectory, path: Path) -> None:
         model.save(temporary)
 
 
-class CheckpointCallback(BaseCallback):
-    """Writes a checkpoint at intervals of wall time and on request to stop, between iterations only.
-
-    There, no rollout is half collected, so that training continues exactly.
+class RunCheckpoint(CheckpointCallback):
+    """Writes a run's checkpoint at intervals of wall time and on request to stop.
 
     Args:
         run: receives ``checkpoint.zip``.
@@ -226,47 +225,29 @@ class CheckpointCallback(BaseCallback):
         logs: are on the disk before a checkpoint is.
     """
 
-    every_rank = True  # where several processes train, all of them tell the state of their environments
-    every_step = False
-
     def __init__(self, run: RunDirectory, stop: StopRequest, clock: Clock, every_seconds: float) -> None:
-        super().__init__()
+        super().__init__(run.checkpoint, every_seconds=every_seconds)
         self.run = run
         self.stop = stop
         self.clock = clock
-        self.every_seconds = every_seconds
         self.logs: tuple[CsvLog, ...] = ()
-        self._last = time.monotonic()
-        self._saved_at = -1
-
-    def _on_training_start(self) -> None:
-        # what is on the disk already; a new run has nothing to keep yet
-        self._saved_at = self.num_timesteps
 
     def _on_rollout_start(self) -> None:
-        # the counter of a callback moves with its steps only
-        timesteps = self.model.num_timesteps
-        due, stop = agree(time.monotonic() - self._last >= self.every_seconds, self.stop.requested)
-        if (due or stop) and timesteps > self._saved_at:
-            rank, size = rank_and_size()
-            if size > 1:
-                model: Any = self.model
-                model.gather_training_state()
-            if rank == 0:
-                self._save(timesteps)
-            self._saved_at, self._last = timesteps, time.monotonic()
+        due, stop = agree(self.is_due(), self.stop.requested)
+        if due or stop:
+            self.save()
         if stop:
             raise Stopped
 
-    def _save(self, timesteps: int) -> None:
+    def _on_training_end(self) -> None:
+        """The run's model is what is left then."""
+
+    def _write(self, timesteps: int) -> None:
         # rows that are lost with the machine's memory would be missing for good once the checkpoint lies beyond them
         for log in self.logs:
             log.sync()
         save_model(self.model, self.run, self.run.checkpoint)
         self.run.write_status("running", timesteps=timesteps, wall_seconds=round(self.clock(), 3))
-
-    def _on_step(self) -> bool:
-        return True
 
 
 class ProgressCallback(BaseCallback):

@@ -1,5 +1,6 @@
 """Files that are there as a whole or not at all, however the process or the machine ends."""
 
+import glob
 import os
 import shutil
 import tempfile
@@ -32,14 +33,20 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_temporary(path: Path) -> None:
+    """Remove what :func:`replacing` left behind beside ``path`` when the process was killed inside it."""
+    for temporary in path.parent.glob(f".{glob.escape(path.stem)}-????????{glob.escape(path.suffix)}"):
+        temporary.unlink(missing_ok=True)
+
+
 def remove_temporaries(directory: Path) -> None:
-    """Remove what :func:`replacing` left behind in ``directory`` when the process was killed inside it.
+    """Remove what :func:`replacing` left behind anywhere in ``directory``.
 
     What a kill in :meth:`RunDirectory.create` left beside it goes too.
     """
     for path in directory.glob(".*-????????.*"):
         path.unlink(missing_ok=True)
-    for path in directory.parent.glob(f".{directory.name}-????????"):
+    for path in directory.parent.glob(f".{glob.escape(directory.name)}-????????"):
         shutil.rmtree(path, ignore_errors=True)
 
 

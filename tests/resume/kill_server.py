@@ -1,14 +1,16 @@
 """Starts commands quickly, so that hundreds can be killed: imports everything once, and forks for each.
 
-Reads requests as lines of JSON: ``argv`` (of ``maxent-onpolicy``), ``log`` (its output goes there), ``watched`` and
-``cut``. With ``cut`` = n the child is killed by SIGKILL right before it touches the ``n``-th file below ``watched``:
-opens one for writing, renames or removes one. Answers with the child's process id, which is also that of its group,
-and, when it has ended, with its wait status and how many files it has touched.
+Reads requests as lines of JSON: ``argv`` (of ``maxent-onpolicy``, or a Python script), ``folder`` and ``cut``. The
+child works in the folder and writes its output to ``log.txt`` there. With ``cut`` = n it is killed by SIGKILL right
+before it touches the ``n``-th file below the folder: opens one for writing, renames or removes one. Answers with the
+child's process id, which is also that of its group, and, when it has ended, with its wait status and how many files it
+has touched.
 """
 
 import json
 import mmap
 import os
+import runpy
 import signal
 import sys
 import traceback
@@ -33,7 +35,7 @@ def watch(folder: str, cut: int | None, count: memoryview) -> None:
                 return
         elif event not in _EVENTS:
             return
-        if not str(arguments[0]).startswith(folder):
+        if not os.path.abspath(str(arguments[0])).startswith(folder):
             return
         count[0] += 1
         if count[0] == cut:
@@ -45,11 +47,15 @@ def watch(folder: str, cut: int | None, count: memoryview) -> None:
 def child(request: dict[str, Any], count: memoryview) -> int:
     """Run the command."""
     os.setsid()
-    log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.chdir(request["folder"])
+    log = os.open("log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(log, stream)
-    watch(request["watched"], request["cut"], count)
+    watch(request["folder"], request["cut"], count)
     try:
+        if request["argv"][0].endswith(".py"):
+            runpy.run_path(request["argv"][0], run_name="__main__")
+            return 0
         return main(request["argv"])
     except SystemExit as error:
         return int(error.code or 0)

@@ -78,11 +78,10 @@ class KillServer:
         self._process.wait(60)
 
     def start(self, folder: Path, *argv: object, cut: int | None = None) -> Child:
-        """Start a command that works below ``folder``; it kills itself at the ``cut``-th file it touches there."""
+        """Start a command that works in ``folder``; it is killed at the ``cut``-th file it touches there."""
         assert self._process.stdin is not None
-        log = folder / "log.txt"
         folder.mkdir(parents=True, exist_ok=True)
-        request = {"argv": [*map(str, argv)], "log": str(log), "watched": str(folder / "results"), "cut": cut}
+        request = {"argv": [*map(str, argv)], "folder": str(folder), "cut": cut}
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         return Child(self, self.answer()["pid"])
@@ -154,23 +153,30 @@ def kill_at_random(training: Training, rng: np.random.Generator, seconds: float,
 
 def leavings(path: Path) -> dict[str, Any]:
     """Everything a completed run directory holds that does not depend on the clock, as comparable values."""
-    data, parameters, variables = load_from_zip_file(path / "model.zip", device="cpu")
-    assert data is not None
-    state = data["_training_state"]
     found: dict[str, Any] = {
         "files": sorted(entry.name for entry in path.iterdir()),
         "eval.csv": (path / "eval.csv").read_bytes(),
         "train.csv": _learning(RunDirectory(path).read_train()),
+        **contents(path / "model.zip"),
+    }
+    if (path / "normalization.npz").exists():
+        with np.load(path / "normalization.npz") as file:
+            found["normalization"] = {name: file[name].tobytes() for name in file.files}
+    return found
+
+
+def contents(path: Path) -> dict[str, Any]:
+    """Everything in a model's file that does not depend on the clock, as comparable values."""
+    data, parameters, variables = load_from_zip_file(path, device="cpu")
+    assert data is not None
+    state = data["_training_state"]
+    return {
         "episodes": [(info["r"], info["l"]) for info in data["ep_info_buffer"]],
         "generators": flat({name: state[name] for name in ("python", "numpy", "torch", "normalization")}),
         "parameters": flat(parameters),
         "variables": flat(variables or {}),
         "data": {name: repr(value) for name, value in sorted(data.items()) if _comparable(name, value)},
     }
-    if (path / "normalization.npz").exists():
-        with np.load(path / "normalization.npz") as file:
-            found["normalization"] = {name: file[name].tobytes() for name in file.files}
-    return found
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

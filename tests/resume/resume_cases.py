@@ -20,6 +20,7 @@ SHORT = (
     *("--device", "cpu"),
 )
 ON_POLICY = (*SHORT, "--n-steps", "32", "--batch-size", "32", "--n-epochs", "2")
+TRUST_REGION = (*SHORT, "--n-steps", "32", "--batch-size", "32")
 NORMALIZED = ("--normalize-observation", "--normalize-reward")
 SCHEDULES = ("--learning-rate", "linear:1e-3:0", "--clip-range", "linear:0.2:0.05")
 
@@ -30,5 +31,8 @@ CASES = {
     "eager": Case(("MaxEntPPO", "Pendulum-v1", *ON_POLICY, "--engine", "eager", "--target-kl", "0.003", "--popart")),
     "one critic": Case(("MaxEntPPO", "CartPole-v1", *ON_POLICY, "--reward-augmentation")),
     "tensors": Case(("PPO", "Pendulum-v1", *ON_POLICY, *NORMALIZED, "--backend", "torch")),
+    "TRPO": Case(("TRPO", "Pendulum-v1", *TRUST_REGION, *NORMALIZED)),
+    "MaxEntTRPO": Case(("MaxEntTRPO", "CartPole-v1", *TRUST_REGION, "--tau", "auto", "--popart")),
+    "RPO": Case(("RPO", "Hopper-v5", *ON_POLICY, *NORMALIZED, *SCHEDULES)),
     "compiled": Case(("MaxEntPPO", "Pendulum-v1", *ON_POLICY, "--engine", "compiled"), slow=True),
 }
