@@ -12,13 +12,14 @@ if TYPE_CHECKING:
     from maxent_onpolicy.algorithms.maxent_trpo import MaxEntTRPO
     from maxent_onpolicy.algorithms.ppo import PPO
     from maxent_onpolicy.algorithms.rpo import RPO
+    from maxent_onpolicy.algorithms.sac import SAC
     from maxent_onpolicy.algorithms.train_seeds import train_seeds
     from maxent_onpolicy.algorithms.trpo import TRPO
     from maxent_onpolicy.envs.make import make_vec_env
 
 __version__ = "0.1.0"
 
-__all__ = ["PPO", "RPO", "TRPO", "MaxEntPPO", "MaxEntTRPO", "__version__", "make_vec_env", "train_seeds"]
+__all__ = ["PPO", "RPO", "SAC", "TRPO", "MaxEntPPO", "MaxEntTRPO", "__version__", "make_vec_env", "train_seeds"]
 
 _HOME = {
     "PPO": "maxent_onpolicy.algorithms.ppo",
@@ -26,6 +27,7 @@ _HOME = {
     "TRPO": "maxent_onpolicy.algorithms.trpo",
     "MaxEntPPO": "maxent_onpolicy.algorithms.maxent_ppo",
     "MaxEntTRPO": "maxent_onpolicy.algorithms.maxent_trpo",
+    "SAC": "maxent_onpolicy.algorithms.sac",
     "make_vec_env": "maxent_onpolicy.envs.make",
     "train_seeds": "maxent_onpolicy.algorithms.train_seeds",
 }

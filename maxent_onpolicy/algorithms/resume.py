@@ -103,6 +103,10 @@ class Resumable(BaseAlgorithm):
         finally:
             del self._training_state
 
+    def save_checkpoint(self, path: str | pathlib.Path | io.BufferedIOBase) -> None:
+        """Save for an exact continuation, whatever it takes."""
+        self.save(path)
+
     @classmethod
     def load(
         cls,

@@ -44,6 +44,7 @@ ALGORITHMS = {
         Algorithm("PPO", "maxent_onpolicy.algorithms.ppo", "proximal policy optimisation, as SB3's"),
         Algorithm("RPO", "maxent_onpolicy.algorithms.rpo", "PPO whose update shifts the policy's mean at random"),
         Algorithm("TRPO", "maxent_onpolicy.algorithms.trpo", "trust region policy optimisation, as sb3-contrib's"),
+        Algorithm("SAC", "maxent_onpolicy.algorithms.sac", "soft actor-critic, off-policy, as SB3's"),
         Algorithm("MaxEntPPO", "maxent_onpolicy.algorithms.maxent_ppo", "PPO with an entropy critic and advantage"),
         Algorithm("MaxEntTRPO", "maxent_onpolicy.algorithms.maxent_trpo", "TRPO with an entropy critic and advantage"),
         Algorithm("SB3 PPO", "stable_baselines3", "Stable-Baselines3's own PPO", "PPO"),

@@ -8,7 +8,7 @@ from command_line import TINY, write_suite
 from stable_baselines3.common.utils import LinearSchedule
 from torch import nn
 
-from maxent_onpolicy import PPO, RPO, TRPO, MaxEntPPO, MaxEntTRPO
+from maxent_onpolicy import PPO, RPO, SAC, TRPO, MaxEntPPO, MaxEntTRPO
 from maxent_onpolicy.cli.build import check_runs, make_evaluation_env, make_training_env
 from maxent_onpolicy.cli.plan import select
 from maxent_onpolicy.cli.registry import (
@@ -28,7 +28,7 @@ SUITES = Path(__file__).parents[2] / "benchmarks" / "suites"
 
 def test_every_algorithm_in_the_registry_loads():
     ours = {name: load_class(name) for name in ALGORITHMS if not name.startswith("SB3 ")}
-    assert list(ours.values()) == [PPO, RPO, TRPO, MaxEntPPO, MaxEntTRPO]
+    assert list(ours.values()) == [PPO, RPO, TRPO, SAC, MaxEntPPO, MaxEntTRPO]
     assert [cls.__name__ for cls in ours.values()] == list(ours)
     assert find_algorithm("maxent-ppo").name == find_algorithm("MAXENT_PPO").name == "MaxEntPPO"
     with pytest.raises(UsageError, match=r"unknown algorithm 'MaxEntPP' \(did you mean 'MaxEntPPO'\?\)"):

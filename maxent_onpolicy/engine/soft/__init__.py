@@ -1,0 +1,1 @@
+"""The packed engine of soft actor-critic: flat vectors and hand-derived gradients."""
