@@ -111,7 +111,7 @@ class SAC(ResumableOffPolicy, sb3.SAC):
             raise ValueError(f"`policy_kwargs` must be keywords of the policy with values, got {policy_kwargs!r}")
         self.engine = engine
         # From a file of settings it comes as a list.
-        train_freq = tuple(train_freq) if isinstance(train_freq, list) else train_freq  # type: ignore[assignment]
+        train_freq = tuple(train_freq) if isinstance(train_freq, list) else train_freq
         super().__init__(
             policy,
             env,
@@ -280,7 +280,7 @@ class SAC(ResumableOffPolicy, sb3.SAC):
             return
         normalized = self._vec_normalize_env
         if normalized is None:
-            self._last_original_obs, raw_obs, raw_reward = self._last_obs, new_obs, reward  # type: ignore[assignment]
+            self._last_original_obs, raw_obs, raw_reward = self._last_obs, new_obs, reward
         else:
             raw_obs, raw_reward = normalized.get_original_obs(), normalized.get_original_reward()
         if not array_is_finite(raw_reward):

@@ -64,9 +64,7 @@ class SoftUpdate:
         assert buffer is not None
         self.temperature.begin()
         for step in range(gradient_steps):
-            self.take(
-                algorithm.replay_buffer.sample(self.batch_size, env=algorithm._vec_normalize_env), algorithm.gamma
-            )
+            self.take(buffer.sample(self.batch_size, env=algorithm._vec_normalize_env), algorithm.gamma)
             self._draw_noise()
             self.step(algorithm.tau if step % algorithm.target_update_interval == 0 else None)
         self.model.actor.publish()
