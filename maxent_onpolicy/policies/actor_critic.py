@@ -13,6 +13,7 @@ from stable_baselines3.common.torch_layers import CombinedExtractor, MlpExtracto
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
+from maxent_onpolicy.policies.copying import GraphFreeCopies
 from maxent_onpolicy.policies.distributions import (
     ActionDistribution,
     BoxDistribution,
@@ -25,7 +26,7 @@ from maxent_onpolicy.validation import check_range
 _KNOWN_MODULES = frozenset({sb3.__name__, __name__})
 
 
-class ActorCriticPolicy(sb3.ActorCriticPolicy):
+class ActorCriticPolicy(GraphFreeCopies, sb3.ActorCriticPolicy):
     """SB3's ``ActorCriticPolicy`` with more action distributions.
 
     Without the keywords below it is SB3's policy to the last bit.
@@ -147,7 +148,7 @@ class MultiInputActorCriticPolicy(ActorCriticPolicy):
         super().__init__(*args, **{"features_extractor_class": CombinedExtractor} | kwargs)
 
 
-class EntropyHeadMixin(sb3.ActorCriticPolicy):
+class EntropyHeadMixin(GraphFreeCopies, sb3.ActorCriticPolicy):
     """Adds the entropy critic, and optionally PopArt on both critics, to any SB3 actor-critic policy.
 
     Everything is built after SB3's own networks and without drawing from the
