@@ -150,6 +150,10 @@ class SAC(ResumableOffPolicy, sb3.SAC):
             self.replay_buffer_class = ReplayBuffer
         super()._setup_model()
 
+    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
+        check_choice("policy", policy_name, self.policy_aliases)
+        return super()._get_policy_from_name(policy_name)
+
     def _check_arguments(self) -> None:
         check_choice("engine", self.engine, ENGINES)
         if not callable(self.learning_rate):

@@ -10,6 +10,7 @@ import maxent_onpolicy
 
 ON_POLICY = {"n_steps": 32, "batch_size": 32}
 FIRST_ORDER = {**ON_POLICY, "n_epochs": 2}
+OFF_POLICY = {"learning_starts": 16, "batch_size": 16, "buffer_size": 500, "train_freq": 8, "gradient_steps": 2}
 
 
 class Entry(NamedTuple):
@@ -32,6 +33,7 @@ CLASSES = {
     "PPO": Entry("stable_baselines3:PPO", FIRST_ORDER),
     "MaxEntPPO": Entry("stable_baselines3:PPO", FIRST_ORDER),
     "RPO": Entry("stable_baselines3:PPO", FIRST_ORDER, spaces=("box",)),
+    "SAC": Entry("stable_baselines3:SAC", OFF_POLICY, spaces=("box",)),
     "TRPO": Entry("sb3_contrib:TRPO", ON_POLICY),
     "MaxEntTRPO": Entry("sb3_contrib:TRPO", ON_POLICY),
 }

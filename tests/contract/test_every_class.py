@@ -186,7 +186,7 @@ def test_a_loaded_model_goes_on_bit_for_bit(name: str, tmp_path: Any) -> None:
 
     steps = CLASSES[name].steps
     whole = trained(name, make_env())
-    whole.save(tmp_path / "model")
+    whole.save_checkpoint(tmp_path / "model")
     whole.learn(steps, reset_num_timesteps=False)
     torch.manual_seed(99)
     resumed = algorithm(name).load(tmp_path / "model", env=make_env(), device="cpu", resume=True)
