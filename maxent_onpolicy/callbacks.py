@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
 from maxent_onpolicy.engine.distributed import broadcast_object, world
@@ -25,7 +26,8 @@ class CheckpointCallback(BaseCallback):
     Args:
         path: file of the newest checkpoint; ``.zip`` is added where it has no suffix.
         every_seconds: wall time between checkpoints; 0 writes one before every rollout. ``None``: only ``every_steps``
-            counts; if that is ``None`` too, once a minute.
+            counts; if that is ``None`` too, once a minute. Where writing takes long, as with a large replay buffer,
+            checkpoints are further apart, so that a twentieth of the time goes to them at most.
         every_steps: environment steps between checkpoints; the next boundary of a rollout after them counts.
         keep: how many checkpoints are kept. If more than one, each is also there under a name of its own,
             ``checkpoint-4096.zip`` for ``checkpoint.zip`` after 4096 steps.
@@ -59,7 +61,7 @@ class CheckpointCallback(BaseCallback):
         self.every_steps = every_steps
         self.keep = check_integer("keep", keep, 1)
         self._saved_at = -1
-        self._last = 0.0
+        self._last = self._writing = 0.0
         self._within_rollout = False
 
     def _on_training_start(self) -> None:
@@ -90,7 +92,10 @@ class CheckpointCallback(BaseCallback):
 
     def is_due(self) -> bool:
         """Whether it is time for the next checkpoint."""
-        by_time = self.every_seconds is not None and time.monotonic() - self._last >= self.every_seconds
+        by_time = False
+        if self.every_seconds is not None:
+            apart = max(self.every_seconds, 20 * self._writing) if self.every_seconds > 0 else 0.0
+            by_time = time.monotonic() - self._last >= apart
         # the counter of a callback moves with its steps only
         steps = self.model.num_timesteps - self._saved_at
         return by_time or (self.every_steps is not None and steps >= self.every_steps)
@@ -103,13 +108,15 @@ class CheckpointCallback(BaseCallback):
         model: Any = self.model
         if world().size > 1:
             model.gather_training_state()
+        begin = time.monotonic()
         if world().rank == 0:
             self._write(timesteps)
         self._saved_at, self._last = timesteps, time.monotonic()
+        self._writing = self._last - begin
 
     def _write(self, timesteps: int) -> None:
         with replacing(self.path) as temporary:
-            self.model.save(temporary)
+            write_checkpoint(self.model, temporary)
         if self.keep > 1:
             self._keep_copies(timesteps)
         if self.verbose >= 2:
@@ -131,3 +138,9 @@ class CheckpointCallback(BaseCallback):
 
     def _copy(self, timesteps: int | str) -> Path:
         return self.path.with_name(f"{self.path.stem}-{timesteps}{self.path.suffix}")
+
+
+def write_checkpoint(model: BaseAlgorithm, path: Path) -> None:
+    """Write a model with all that an exact continuation needs: an off-policy one with its replay buffer."""
+    write = getattr(model, "save_checkpoint", model.save)
+    write(path)

@@ -19,7 +19,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 
 from maxent_onpolicy.algorithms.train_seeds import Join
-from maxent_onpolicy.callbacks import CheckpointCallback
+from maxent_onpolicy.callbacks import CheckpointCallback, write_checkpoint
 from maxent_onpolicy.cli.build import make_evaluation_env, make_model, make_training_env
 from maxent_onpolicy.cli.config import RunConfig
 from maxent_onpolicy.cli.lock import locked
@@ -197,8 +197,14 @@ def _continued(run: RunDirectory, config: RunConfig, reporter: Reporter) -> Base
     return model
 
 
-def save_model(model: BaseAlgorithm, run: RunDirectory, path: Path) -> None:
+def save_model(model: BaseAlgorithm, run: RunDirectory, path: Path, checkpoint: bool = False) -> None:
     """Write the model to ``path`` and the normalisation statistics beside it, each all or nothing.
+
+    Args:
+        model: the model.
+        run: its directory.
+        path: the file.
+        checkpoint: whether training is to go on from there, which may take more.
 
     Raises:
         OSError: if the disk is full.
@@ -208,8 +214,9 @@ def save_model(model: BaseAlgorithm, run: RunDirectory, path: Path) -> None:
         # for whoever only evaluates; a checkpoint holds its own, so that no kill between the two files does harm
         with replacing(run.normalization) as temporary:
             env.save(temporary)
+    write = write_checkpoint if checkpoint else type(model).save
     with replacing(path) as temporary:
-        model.save(temporary)
+        write(model, temporary)
 
 
 class RunCheckpoint(CheckpointCallback):
@@ -246,7 +253,7 @@ class RunCheckpoint(CheckpointCallback):
         # rows that are lost with the machine's memory would be missing for good once the checkpoint lies beyond them
         for log in self.logs:
             log.sync()
-        save_model(self.model, self.run, self.run.checkpoint)
+        save_model(self.model, self.run, self.run.checkpoint, checkpoint=True)
         self.run.write_status("running", timesteps=timesteps, wall_seconds=round(self.clock(), 3))
 
 

@@ -19,6 +19,17 @@ SHORT = (
     *("--timesteps", "512", "--n-envs", "2", "--eval-every", "150", "--eval-episodes", "1", "--seed", "3"),
     *("--device", "cpu"),
 )
+OFF_POLICY = (
+    *SHORT,
+    "--policy-kwargs.net-arch",
+    "[16]",
+    "--batch-size",
+    "16",
+    "--learning-starts",
+    "100",
+    "--buffer-size",
+    "300",
+)
 ON_POLICY = (*SHORT, "--n-steps", "32", "--batch-size", "32", "--n-epochs", "2")
 TRUST_REGION = (*SHORT, "--n-steps", "32", "--batch-size", "32")
 NORMALIZED = ("--normalize-observation", "--normalize-reward")
@@ -34,5 +45,9 @@ CASES = {
     "TRPO": Case(("TRPO", "Pendulum-v1", *TRUST_REGION, *NORMALIZED)),
     "MaxEntTRPO": Case(("MaxEntTRPO", "CartPole-v1", *TRUST_REGION, "--tau", "auto", "--popart")),
     "RPO": Case(("RPO", "Hopper-v5", *ON_POLICY, *NORMALIZED, *SCHEDULES)),
+    "SAC": Case(("SAC", "Pendulum-v1", *OFF_POLICY, "--learning-rate", "linear:1e-3:0")),
+    "SAC, every option": Case(
+        ("SAC", "Hopper-v5", *OFF_POLICY, *NORMALIZED, "--n-steps", "3", "--ent-coef", "auto_0.1")
+    ),
     "compiled": Case(("MaxEntPPO", "Pendulum-v1", *ON_POLICY, "--engine", "compiled"), slow=True),
 }
