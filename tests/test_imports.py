@@ -17,12 +17,13 @@ MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob(
 ALLOWED = {
     "estimators": set(),
     "envs": {"estimators"},
+    "controllers": set(),
     "engine": {"estimators", "envs", "policies"},
     "policies": {"estimators"},
-    "algorithms": {"estimators", "envs", "engine", "policies"},
+    "algorithms": {"estimators", "controllers", "envs", "engine", "policies"},
     "evaluation": set(),
     "zoo": {"algorithms"},
-    "cli": {"algorithms", "envs", "engine", "evaluation", "zoo"},
+    "cli": {"algorithms", "controllers", "envs", "engine", "evaluation", "zoo"},
 }
 PURE = {"stable_baselines3", "gymnasium", "logging", "random"}
 

@@ -6,8 +6,8 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
+from maxent_onpolicy.algorithms.controlled import ClipRanges
 from maxent_onpolicy.algorithms.maxent import EntropyCriticMixin
-from maxent_onpolicy.algorithms.ppo import ClipRanges
 from maxent_onpolicy.algorithms.rpo import Alpha, MeanShiftMixin
 from maxent_onpolicy.engine.buffer import Minibatch
 from maxent_onpolicy.estimators.losses import value_loss

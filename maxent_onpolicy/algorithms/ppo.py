@@ -1,6 +1,6 @@
 """Proximal policy optimisation, clip version (Schulman et al. 2017, arXiv:1707.06347)."""
 
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
@@ -8,7 +8,9 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor
 
-from maxent_onpolicy.algorithms.actor_critic import ACTION_SPACES, ActorCriticAlgorithm, check_batch
+from maxent_onpolicy.algorithms.actor_critic import ACTION_SPACES, check_batch
+from maxent_onpolicy.algorithms.controlled import ClipRanges, ControlledMixin, sample_clip
+from maxent_onpolicy.controllers import Controllers
 from maxent_onpolicy.engine.buffer import Minibatch, RolloutBuffer
 from maxent_onpolicy.engine.finite import REMEDY
 from maxent_onpolicy.engine.mean_shift import MeanShift
@@ -24,14 +26,7 @@ from maxent_onpolicy.policies.heads import head_scale
 from maxent_onpolicy.validation import SB3ArgumentError, check_integer, check_range
 
 
-class ClipRanges(NamedTuple):
-    """Clip ranges of the current iteration: of the ratio, and of the value (``None``: not clipped)."""
-
-    policy: float
-    value: float | None
-
-
-class PPO(ActorCriticAlgorithm):
+class PPO(ControlledMixin):
     """PPO with SB3's signature, SB3's numbers and this package's engine.
 
     On the CPU and in environments without time limits its parameters equal
@@ -75,6 +70,8 @@ class PPO(ActorCriticAlgorithm):
         compile: whether ``engine="auto"`` may call a compiler. ``"auto"``: where the packed engine does not fit and
             ``learn()`` has enough minibatches to come that compiling pays. ``True``: always, for the compiled engine
             takes over from the packed one too. ``False``: never.
+        controllers: what adapts clip ranges, the learning rate or ``ent_coef`` while training, such as ``[PPOBR()]``,
+            ``"kl_adaptive_lr"`` or ``[{"bapo": {"target": 0.4}}]``; ``maxent-onpolicy list controllers`` shows all.
 
     Raises:
         ValueError: for an argument outside its range, naming it, its value and what is allowed.
@@ -82,7 +79,7 @@ class PPO(ActorCriticAlgorithm):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = PolicyAliases.PLAIN
     data_parallel: ClassVar[bool] = True
-    computed: ClassVar[tuple[str, ...]] = (*ActorCriticAlgorithm.computed, "_loss", "_evaluate", "_value_loss")
+    computed: ClassVar[tuple[str, ...]] = (*ControlledMixin.computed, "_loss", "_evaluate", "_value_loss")
 
     def __init__(
         self,
@@ -115,6 +112,7 @@ class PPO(ActorCriticAlgorithm):
         popart_beta: float = 0.03,
         engine: EngineName = "auto",
         compile: Compile = "auto",
+        controllers: Controllers = None,
         _init_setup_model: bool = True,
     ) -> None:
         super().__init__(
@@ -150,6 +148,7 @@ class PPO(ActorCriticAlgorithm):
         self.popart_beta = popart_beta
         self.engine = engine
         self.compile = compile
+        self.controllers = controllers
         if _init_setup_model:
             self._setup_model()
 
@@ -158,6 +157,7 @@ class PPO(ActorCriticAlgorithm):
         self.clip_range = FloatSchedule(self.clip_range)
         if self.clip_range_vf is not None:
             self.clip_range_vf = FloatSchedule(self.clip_range_vf)
+        self._start_controllers()
 
     def _check_arguments(self) -> None:
         super()._check_arguments()
@@ -178,7 +178,10 @@ class PPO(ActorCriticAlgorithm):
         """Update the policy from the current rollout."""
         clip = self._clip_ranges()
         self._begin_update()
-        self._log_update(self.current_engine.update(self, clip).means(), clip)
+        with self._controlled(clip) as clip:
+            means = self.current_engine.update(self, clip).means()
+        self._log_update(means, clip)
+        self._tell_controllers(means)
 
     def report_early_stop(self, epoch: int, approx_kl: float) -> None:
         """Say that an update ended because the policy had moved far enough."""
@@ -195,7 +198,10 @@ class PPO(ActorCriticAlgorithm):
         """Return the scalar loss of a minibatch, and scalars to log."""
         log_prob, entropy, critic_loss, metrics = self._evaluate(batch, clip)
         advantage = self._policy_advantage(batch) if batch.policy_advantage is None else batch.policy_advantage
-        policy_loss, surrogate = clipped_surrogate(log_prob, batch.log_prob, advantage, clip.policy)
+        sample = sample_clip(clip, batch, log_prob, entropy, advantage)
+        policy_loss, surrogate = clipped_surrogate(
+            log_prob, batch.log_prob, advantage, sample.low, sample.high, sample.kept
+        )
         entropy_term = entropy_loss(log_prob, entropy)
         loss = policy_loss + self.ent_coef * entropy_term + self.vf_coef * critic_loss
         metrics |= {
@@ -205,7 +211,7 @@ class PPO(ActorCriticAlgorithm):
             "approx_kl": surrogate.approx_kl,
             "clip_fraction": surrogate.clip_fraction,
         }
-        return loss, metrics
+        return loss, metrics | sample.metrics
 
     def _evaluate(self, batch: Minibatch, clip: ClipRanges) -> tuple[Tensor, Tensor | None, Tensor, dict[str, Tensor]]:
         """Run the networks on a minibatch.
@@ -229,6 +235,7 @@ class PPO(ActorCriticAlgorithm):
 
     def _log_update(self, means: dict[str, float], clip: ClipRanges) -> None:
         self._record_update(means, REMEDY)
-        self.logger.record("train/clip_range", clip.policy)
+        if clip.balance is None:  # else the bounds' means over the minibatches are logged
+            self.logger.record("train/clip_range", clip.policy)
         if clip.value is not None:
             self.logger.record("train/clip_range_vf", clip.value)

@@ -35,6 +35,7 @@ VARIANTS = (
     "target_entropy",
     "initial_tau",
     "tau_learning_rate",
+    "controllers",
     "rpo_alpha",
     "cg_max_steps",
     "cg_damping",
@@ -98,7 +99,7 @@ def train_seeds(
         variants: keywords of the algorithm that differ, with one value for each model: ``{"tau": [0, 0.01, 0.02]}``.
         callbacks: called with each new model, returns its callbacks.
         log_interval: as in ``learn``.
-        **kwargs: keywords of the algorithm that all models share.
+        **kwargs: keywords of the algorithm that all models share; of controllers each has its own copy.
 
     Returns:
         The models, in the order of ``seeds`` and of the values.

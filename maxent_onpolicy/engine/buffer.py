@@ -44,6 +44,7 @@ class Minibatch(NamedTuple):
     entropy_advantage: Tensor | None = None
     entropy_value_target: Tensor | None = None
     policy_advantage: Tensor | None = None
+    old_entropy: Tensor | None = None
 
     def rows(self, rows: slice) -> "Minibatch":
         """Return some of the transitions."""
@@ -79,6 +80,8 @@ class RolloutBuffer:
     Attributes:
         entropy: whether this rollout carries the entropy critic's fields (``entropy_reward``, ``entropy_value``,
             ``entropy_advantage``, ``entropy_value_target``); minibatches then hold them too.
+        old_entropy: ``[T, B]``, nats: of the policy that acted, while an update needs it, else ``None``; minibatches
+            then hold it too.
         noise_rows: ``None`` unless the environments of other processes count when noise is drawn.
     """
 
@@ -98,6 +101,7 @@ class RolloutBuffer:
         self.action_space = action_space
         self.device = torch.device(device)
         self.entropy = False
+        self.old_entropy: Tensor | None = None
         shape = (buffer_size, n_envs)
         self.observation = self._allocate_observation(shape)
         discrete = isinstance(action_space, spaces.Discrete)
@@ -309,6 +313,13 @@ class RolloutBuffer:
         results = [function(part).flatten() for _, part in self.chunks(chunk_size)]
         return torch.cat(results).reshape(self.buffer_size, self.n_envs)
 
+    def minibatch_fields(self) -> list[str]:
+        """Return the fields that this rollout's minibatches hold beside the observation."""
+        names = ["action", "value", "log_prob", "advantage", "value_target"]
+        if self.entropy:
+            names += ["entropy_advantage", "entropy_value_target"]
+        return names if self.old_entropy is None else [*names, "old_entropy"]
+
     def get(self, batch_size: int | None = None) -> Iterator[Minibatch]:
         """Yield the rollout once in random minibatches; the last may be smaller, no sample is dropped.
 
@@ -326,9 +337,7 @@ class RolloutBuffer:
         n_samples = self.buffer_size * self.n_envs
         indices = torch.as_tensor(random_order(self.buffer_size, self.n_envs), device=self.device)
         observation = self.flat_observation()
-        names = ["action", "value", "log_prob", "advantage", "value_target"]
-        if self.entropy:
-            names += ["entropy_advantage", "entropy_value_target"]
+        names = self.minibatch_fields()
         fields = {name: getattr(self, name).flatten(0, 1) for name in names}
         for chunk in indices.split(batch_size or n_samples):
             yield Minibatch(

@@ -17,7 +17,8 @@ from maxent_onpolicy.engine.shared_buffer import has_images
 
 if TYPE_CHECKING:
     from maxent_onpolicy.algorithms.base import OnPolicyAlgorithm
-    from maxent_onpolicy.algorithms.ppo import PPO, ClipRanges
+    from maxent_onpolicy.algorithms.controlled import ClipRanges
+    from maxent_onpolicy.algorithms.ppo import PPO
 
 
 class EagerEngine:
@@ -62,6 +63,8 @@ class EagerEngine:
             algorithm._n_updates += 1
             sums = {name: torch.stack([each[name] for each in batches]).sum() for name in batches[0] if name != "loss"}
             metrics.add(sums, len(batches), last_loss=batches[-1]["loss"])
+            if algorithm.adapts_within_updates:
+                algorithm.after_epoch(metrics.last["approx_kl"].item())
             if stop:
                 algorithm.report_early_stop(epoch, batches[-1]["approx_kl"].item())
                 break

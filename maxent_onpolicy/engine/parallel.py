@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # What must be the same on every rank for their updates to be one.
 _AGREED = (
     *("n_envs", "n_steps", "batch_size", "n_epochs", "num_timesteps"),
-    *("gamma", "gae_lambda", "target_kl", "rpo_alpha", "engine"),
+    *("gamma", "gae_lambda", "target_kl", "rpo_alpha", "controllers", "engine"),
 )
 
 

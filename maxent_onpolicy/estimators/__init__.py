@@ -1,9 +1,10 @@
-"""Pure functions of tensors: advantages, entropy, losses, normalisation.
+"""Pure functions of tensors: advantages, entropy, losses, normalisation, adaptive clipping.
 
 No modules, no SB3, no random numbers, no logging. Time-major ``[T, B]``.
 """
 
 from maxent_onpolicy.estimators.advantages import AdvantageEstimate, gae, successor_values
+from maxent_onpolicy.estimators.control import balanced_bounds, entropy_ratio, within
 from maxent_onpolicy.estimators.entropy import (
     TemperatureLoss,
     advantage_share,
@@ -57,6 +58,7 @@ __all__ = [
     "advantage_share",
     "augmented_reward",
     "backtracking_line_search",
+    "balanced_bounds",
     "bernoulli_kl",
     "beta_kl",
     "categorical_kl",
@@ -66,6 +68,7 @@ __all__ = [
     "conjugate_gradient",
     "entropy_advantage",
     "entropy_loss",
+    "entropy_ratio",
     "explained_variance",
     "flat_gradient",
     "gae",
@@ -85,4 +88,5 @@ __all__ = [
     "surrogate_objective",
     "temperature_loss",
     "value_loss",
+    "within",
 ]

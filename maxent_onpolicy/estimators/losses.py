@@ -1,9 +1,9 @@
 """Losses of clipped policy optimisation, and the normalisation of their inputs."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -13,6 +13,10 @@ def normalize_advantage(advantage: Float[Tensor, " N"], epsilon: float = 1e-8) -
     if advantage.numel() <= 1:
         return advantage
     return (advantage - advantage.mean()) / (advantage.std() + epsilon)
+
+
+# A number, or a scalar tensor where it is an input of a compiled program or depends on the minibatch.
+Clip = Any
 
 
 class SurrogateMetrics(NamedTuple):
@@ -26,7 +30,9 @@ def clipped_surrogate(
     log_prob: Float[Tensor, " N"],
     old_log_prob: Float[Tensor, " N"],
     advantage: Float[Tensor, " N"],
-    clip_range: float,
+    clip_range: Clip,
+    clip_range_high: Clip | None = None,
+    kept: Bool[Tensor, " N"] | None = None,
 ) -> tuple[Float[Tensor, ""], SurrogateMetrics]:
     """PPO's clipped objective, negated (Schulman et al. 2017, arXiv:1707.06347, eq. 7).
 
@@ -35,6 +41,8 @@ def clipped_surrogate(
         old_log_prob: ``[N]`` under the policy that acted.
         advantage: ``[N]``, usually normalised.
         clip_range: ε in ``ratio ∈ [1 − ε, 1 + ε]``.
+        clip_range_high: another ε above 1.
+        kept: ``[N]``; samples where it is false count in the loss, but have no gradient. ``None``: all have.
 
     Returns:
         The scalar loss, and metrics; ``approx_kl`` is the low-variance estimator ``E[(ratio − 1) − log ratio]``
@@ -43,10 +51,16 @@ def clipped_surrogate(
     log_ratio = log_prob - old_log_prob
     ratio = torch.exp(log_ratio)
     unclipped = advantage * ratio
-    clipped = advantage * torch.clamp(ratio, 1 - clip_range, 1 + clip_range)
-    loss = -torch.min(unclipped, clipped).mean()
+    high = clip_range if clip_range_high is None else clip_range_high
+    clipped = advantage * torch.clamp(ratio, 1 - clip_range, 1 + high)
+    objective = torch.min(unclipped, clipped)
+    if kept is not None:
+        objective = torch.where(kept, objective, objective.detach())
+    loss = -objective.mean()
     with torch.no_grad():
-        clip_fraction = ((ratio - 1).abs() > clip_range).float().mean()
+        change = ratio - 1
+        outside = change.abs() > clip_range if clip_range_high is None else (change > high) | (change < -clip_range)
+        clip_fraction = outside.float().mean()
         approx_kl = ((ratio - 1) - log_ratio).mean()
     return loss, SurrogateMetrics(clip_fraction, approx_kl)
 

@@ -24,6 +24,11 @@ SMALL: dict[str, Any] = {
     "seed": 3,
     "policy_kwargs": {"net_arch": [16]},
 }
+CONTROLLERS = [
+    "ppo_br",
+    "target_entropy",
+    {"kl_adaptive_lr": {"every": "epoch"}, "entropy_ratio_clip": {"low": 0.98, "high": 1.01}},
+]
 
 
 class Rows(KVWriter):
@@ -89,6 +94,7 @@ CASES: dict[str, Callable[[str], PPO]] = {
     "MaxEntPPO, automatic temperature": lambda engine: train(
         MaxEntPPO, make_env("Pendulum-v1"), engine=engine, tau="auto", entropy_reward="exact"
     ),
+    "PPO, controllers": lambda engine: train(PPO, make_env("CartPole-v1"), engine=engine, controllers=CONTROLLERS),
     "RPO": lambda engine: train(RPO, make_env("Pendulum-v1"), engine=engine),
 }
 

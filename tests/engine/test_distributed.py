@@ -31,6 +31,7 @@ CASES = (
     "MaxEntPPO, PopArt",
     "MaxEntPPO, separate normalisation",
     "MaxEntPPO, automatic temperature",
+    "PPO, controllers",
     "RPO",
 )
 

@@ -95,6 +95,8 @@ VARIED = {
     "entropy_vf_coef": [1.0, 0.5, 2.0],
     "max_grad_norm": [0.5, 0.1, 10.0],
 }
+ERC = {"entropy_ratio_clip": {"low": 0.995, "high": 1.002}}
+WEIGHTS = [{"entropy_coef_schedule": {"initial": weight, "kind": "constant"}} for weight in (0.0, 0.02, 0.1)]
 SETTINGS = {
     "plain": (PPO, {}, {}),
     "discrete": (PPO, {"actions": "discrete"}, {}),
@@ -109,6 +111,18 @@ SETTINGS = {
     "state_dependent_std": (PPO, {"policy_kwargs": {"state_dependent_std": True}, "ent_coef": 0.01}, {}),
     "target_kl": (PPO, {"n_epochs": 6, "learning_rate": 3e-3}, {"target_kl": [0.002, 0.01, None]}),
     "varied": (MaxEntPPO, {}, VARIED),
+    "rules of clipping": (PPO, {"learning_rate": 3e-3, "controllers": ["bapo", ERC]}, {}),
+    "rules of clipping, discrete": (PPO, {"actions": "discrete", "controllers": ["bapo", ERC], "batch_size": 50}, {}),
+    "rates within updates": (PPO, {"controllers": {"kl_adaptive_lr": {"every": "epoch", "target_kl": 1e-4}}}, {}),
+    "entropy coefficients": (MaxEntPPO, {}, {"controllers": WEIGHTS}),
+    "entropy coefficients, std": (PPO, {"policy_kwargs": {"state_dependent_std": True}}, {"controllers": WEIGHTS}),
+    "entropy coefficients, tanh": (
+        PPO,
+        {"policy_kwargs": {"action_distribution": "tanh_gaussian"}},
+        {"controllers": WEIGHTS},
+    ),
+    "entropy coefficients, discrete": (PPO, {"actions": "multi_discrete"}, {"controllers": WEIGHTS}),
+    "entropy coefficients, binary": (PPO, {"actions": "multi_binary"}, {"controllers": WEIGHTS}),
     "shifted_mean": (RPO, {"batch_size": 50}, {"rpo_alpha": [0.0, 0.1, 0.5]}),
 }
 

@@ -17,7 +17,8 @@ from maxent_onpolicy.engine.rollout import collect_rollout
 
 if TYPE_CHECKING:
     from maxent_onpolicy.algorithms.base import OnPolicyAlgorithm
-    from maxent_onpolicy.algorithms.ppo import PPO, ClipRanges
+    from maxent_onpolicy.algorithms.controlled import ClipRanges
+    from maxent_onpolicy.algorithms.ppo import PPO
 
 # A loss that depends on a Python value which changes at every update would be compiled at every update.
 MOST_COMPILATIONS = 4

@@ -15,10 +15,11 @@ from maxent_onpolicy.engine.compiled.observed import Guard, NotTraceableError, O
 from maxent_onpolicy.engine.compiled.parameters import FlatParameters
 
 if TYPE_CHECKING:
-    from maxent_onpolicy.algorithms.ppo import PPO, ClipRanges
+    from maxent_onpolicy.algorithms.controlled import ClipRanges
+    from maxent_onpolicy.algorithms.ppo import PPO
 
 # What every program takes as numbers, beside the attributes that the loss reads.
-NUMBERS = ("clip_range", "clip_range_vf", "max_grad_norm", "kl_limit")
+NUMBERS = ("clip_range", "clip_range_high", "clip_range_vf", "max_grad_norm", "kl_limit")
 
 
 @dataclass
@@ -165,8 +166,9 @@ class StepFunction:
         places = self.parameters.places
         leaves = {place.name: place.view(flat).detach().requires_grad_() for place in places}
         observed = Observed(self.algorithm, {name: named[name] for name in self.probe.numbers})
-        clip_value = None if self.clip.value is None else named["clip_range_vf"]
-        clip = type(self.clip)(named["clip_range"], clip_value)  # type: ignore[arg-type]
+        ranges = {"policy": "clip_range", "high": "clip_range_high", "value": "clip_range_vf"}
+        given = {field: named[name] for field, name in ranges.items() if getattr(self.clip, field) is not None}
+        clip = self.clip._replace(**given)  # type: ignore[arg-type]
         policy = self.algorithm.policy
         tensors: dict[Tensor, Tensor] = {place.parameter: leaves[place.name] for place in places}
         tensors |= {value: buffers[name] for name, value in policy.named_buffers()}

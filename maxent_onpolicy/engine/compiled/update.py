@@ -28,7 +28,8 @@ from maxent_onpolicy.engine.mean_shift import MeanShift
 from maxent_onpolicy.engine.metrics import UpdateMetrics
 
 if TYPE_CHECKING:
-    from maxent_onpolicy.algorithms.ppo import PPO, ClipRanges
+    from maxent_onpolicy.algorithms.controlled import ClipRanges
+    from maxent_onpolicy.algorithms.ppo import PPO
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ class CompiledUpdate:
 
     def _values(self, algorithm: "PPO", clip: "ClipRanges") -> list[float]:
         limit = float("inf") if algorithm.target_kl is None else 1.5 * algorithm.target_kl
-        first = [clip.policy, clip.value or 0.0, algorithm.max_grad_norm, limit]
+        first = [clip.policy, clip.high or 0.0, clip.value or 0.0, algorithm.max_grad_norm, limit]
         return [*first, *(getattr(algorithm, name) for name in self._probe.numbers)]
 
     def difference(self, algorithm: "PPO", clip: "ClipRanges") -> str | None:
@@ -166,6 +167,8 @@ class CompiledUpdate:
             del sums["loss"]
             metrics.add(sums, count, last_loss=last["loss"])
             self._parameters.steps += count - stopped
+            if algorithm.adapts_within_updates:
+                algorithm.after_epoch(metrics.last["approx_kl"].item())
             if stopped:
                 algorithm.report_early_stop(epoch, last["approx_kl"].item())
                 break
@@ -194,10 +197,8 @@ class CompiledUpdate:
 
 def all_samples(buffer: RolloutBuffer) -> Minibatch:
     """Return a whole rollout, time-major, as one minibatch of views ``[T·B, ...]``."""
-    names = ["action", "value", "log_prob", "advantage", "value_target"]
-    if buffer.entropy:
-        names += ["entropy_advantage", "entropy_value_target"]
-    return Minibatch(buffer.flat_observation(), **{name: getattr(buffer, name).flatten(0, 1) for name in names})
+    fields = {name: getattr(buffer, name).flatten(0, 1) for name in buffer.minibatch_fields()}
+    return Minibatch(buffer.flat_observation(), **fields)
 
 
 def rollout_kind(algorithm: "PPO", clip: "ClipRanges") -> tuple[object, ...]:
@@ -207,4 +208,5 @@ def rollout_kind(algorithm: "PPO", clip: "ClipRanges") -> tuple[object, ...]:
     options = (group["betas"], group["eps"], group["weight_decay"])
     shapes = (buffer.buffer_size, buffer.n_envs, algorithm.batch_size)
     trained = tuple(parameter.requires_grad for parameter in algorithm.policy.parameters())
-    return (*shapes, buffer.entropy, clip.value is None, *options, algorithm.device, trained)
+    rules = (clip.value is None, clip.high is None, clip.balance, clip.entropy_bounds)
+    return (*shapes, buffer.entropy, *rules, *options, algorithm.device, trained)

@@ -16,6 +16,17 @@ from torch.nn import functional as F
 from maxent_onpolicy.engine.packed.arrays import Array, Arrays
 
 HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
+EntropyWeight = float | Array
+
+
+def counts(weight: EntropyWeight) -> bool:
+    """Whether an entropy's weight has to be computed with: numbers may be 0, arrays are taken as they come."""
+    return not isinstance(weight, float) or weight != 0.0
+
+
+def spread(weight: EntropyWeight, dimensions: int) -> EntropyWeight:
+    """Return a weight that broadcasts over as many further dimensions before the samples'."""
+    return weight if isinstance(weight, float) else weight.reshape(*weight.shape[:-1], *[1] * (dimensions + 1))
 
 
 class PackedDistribution(Protocol):
@@ -35,9 +46,10 @@ class PackedDistribution(Protocol):
         """Return entropies ``[..., N]`` (or ``[..., 1]`` where all are equal) for the last parameters."""
         ...
 
-    def backward(self, weight: Array, entropy_weight: float, delta: Array) -> None:
+    def backward(self, weight: Array, entropy_weight: EntropyWeight, delta: Array) -> None:
         """Write the gradient of ``Σ_n weight_n·log π_n + entropy_weight·Σ_n H_n`` into ``delta`` ``[..., O, N]``.
 
+        The entropy's weight is a number, where 0 computes nothing, or one for each stacked model, ``[..., 1]``.
         A free log standard deviation's gradient goes to its place in the flat gradient.
         """
         ...
@@ -113,7 +125,7 @@ class Gaussian:
         """See :class:`PackedDistribution`; ``Σ (log σ + ½ + ½ log 2π)``."""
         return self._normaliser + 0.5 * self._action_dim
 
-    def backward(self, weight: Array, entropy_weight: float, delta: Array) -> None:
+    def backward(self, weight: Array, entropy_weight: EntropyWeight, delta: Array) -> None:
         """See :class:`PackedDistribution`."""
         arrays, dim = self._arrays, self._action_dim
         mean_delta = delta[..., :dim, :]
@@ -123,15 +135,15 @@ class Gaussian:
         if self._raw_log_std is None:
             std_delta = delta[..., dim : 2 * dim, :]
             arrays.multiply(self._squared, weight[..., None, :], out=std_delta)
-            if entropy_weight:
-                arrays.add(std_delta, entropy_weight, out=std_delta)
+            if counts(entropy_weight):
+                arrays.add(std_delta, spread(entropy_weight, 1), out=std_delta)
             if self._bounds is not None:
                 arrays.multiply(std_delta, self._slope, out=std_delta)
             return
         gradient = self._log_std_gradient
         arrays.matmul(self._squared, weight[..., None], out=gradient)
-        if entropy_weight:
-            arrays.add(gradient, entropy_weight * self._columns, out=gradient)
+        if counts(entropy_weight):
+            arrays.add(gradient, spread(entropy_weight, 1) * self._columns, out=gradient)
         if self._bounds is not None:
             arrays.multiply(gradient, self._slope, out=gradient)
 
@@ -184,18 +196,18 @@ class Categorical:
         arrays.sum_rows(self._entropy, out=self._entropy_sum)
         return self._entropy_sum
 
-    def backward(self, weight: Array, entropy_weight: float, delta: Array) -> None:
+    def backward(self, weight: Array, entropy_weight: EntropyWeight, delta: Array) -> None:
         """See :class:`PackedDistribution`."""
         arrays = self._arrays
         rows = self._split(delta[..., : self.action_rows, :])
         arrays.subtract(self._action, self._probability, out=rows)
         arrays.multiply(rows, weight[..., None, None, :], out=rows)
-        if entropy_weight:
+        if counts(entropy_weight):
             # ∂H/∂logits = −p·(log p + H)
             self.entropy()
             arrays.add(self._logits, self._entropy[..., None, :], out=self._scratch)
             arrays.multiply(self._scratch, self._probability, out=self._scratch)
-            arrays.multiply(self._scratch, -entropy_weight, out=self._scratch)
+            arrays.multiply(self._scratch, spread(-entropy_weight, 2), out=self._scratch)
             arrays.add(rows, self._scratch, out=rows)
 
 
@@ -224,7 +236,7 @@ class UnequalCategorical:
         """See :class:`PackedDistribution`."""
         return sum(part.entropy() for part in self._parts)
 
-    def backward(self, weight: Array, entropy_weight: float, delta: Array) -> None:
+    def backward(self, weight: Array, entropy_weight: EntropyWeight, delta: Array) -> None:
         """See :class:`PackedDistribution`."""
         for part, rows in zip(self._parts, self._rows, strict=True):
             part.backward(weight, entropy_weight, delta[..., rows, :])
@@ -286,17 +298,17 @@ class Bernoulli:
         arrays.sum_rows(self._scratch, out=self._entropy)
         return self._entropy
 
-    def backward(self, weight: Array, entropy_weight: float, delta: Array) -> None:
+    def backward(self, weight: Array, entropy_weight: EntropyWeight, delta: Array) -> None:
         """See :class:`PackedDistribution`."""
         arrays = self._arrays
         rows = delta[..., : self.action_rows, :]
         arrays.subtract(self._action, self._probability, out=rows)
         arrays.multiply(rows, weight[..., None, :], out=rows)
-        if entropy_weight:
+        if counts(entropy_weight):
             # ∂H/∂l = −l·σ(l)·(1 − σ(l))
             scratch = self._scratch
             arrays.multiply(self._probability, self._probability, out=scratch)
             arrays.subtract(scratch, self._probability, out=scratch)
             arrays.multiply(scratch, self._logits, out=scratch)
-            arrays.multiply(scratch, entropy_weight, out=scratch)
+            arrays.multiply(scratch, spread(entropy_weight, 1), out=scratch)
             arrays.add(rows, scratch, out=rows)

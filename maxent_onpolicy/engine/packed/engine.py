@@ -22,7 +22,8 @@ from maxent_onpolicy.engine.shared_buffer import SharedRolloutBuffer
 
 if TYPE_CHECKING:
     from maxent_onpolicy.algorithms.base import OnPolicyAlgorithm
-    from maxent_onpolicy.algorithms.ppo import PPO, ClipRanges
+    from maxent_onpolicy.algorithms.controlled import ClipRanges
+    from maxent_onpolicy.algorithms.ppo import PPO
 
 
 class PackedEngine:

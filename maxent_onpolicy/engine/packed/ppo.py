@@ -7,13 +7,18 @@ of one matrix; an epoch gathers its columns once, and a minibatch is a slice.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+import torch
 from torch import Tensor
 
 from maxent_onpolicy.engine.packed.arrays import Array
 from maxent_onpolicy.engine.packed.distributions import PackedDistribution
 from maxent_onpolicy.engine.packed.model import PackedNetworks
+from maxent_onpolicy.estimators.control import balanced_bounds, entropy_ratio, within
+
+if TYPE_CHECKING:
+    from maxent_onpolicy.controllers import Balance, EntropyBounds
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,8 @@ class PPOSettings:
     """Numbers of one update.
 
     Attributes:
-        clip_range: ε of the clipped objective.
+        clip_range: ε of the clipped objective, below 1.
+        clip_range_high: ε above 1.
         value_clip: clip of the value update in units of the *normalised* value, or ``None``.
         ent_coef: weight of the one-step entropy bonus.
         vf_coef: weight of the value loss.
@@ -31,9 +37,13 @@ class PPOSettings:
         learning_rate: Adam's.
         betas: Adam's.
         adam_epsilon: Adam's.
+        ent_coef_varies: whether ``ent_coef`` changes between updates, or between stacked models.
+        balance: bounds of the ratio that every minibatch chooses, or ``None``.
+        entropy_bounds: of the entropy ratio, or ``None``.
     """
 
     clip_range: float
+    clip_range_high: float
     value_clip: float | None
     ent_coef: float
     vf_coef: float
@@ -43,6 +53,9 @@ class PPOSettings:
     learning_rate: float
     betas: tuple[float, float]
     adam_epsilon: float
+    ent_coef_varies: bool = False
+    balance: "Balance | None" = None
+    entropy_bounds: "EntropyBounds | None" = None
 
 
 class StepConstants(NamedTuple):
@@ -55,14 +68,18 @@ class StepConstants(NamedTuple):
         critic_scale: for each critic to be trained, what its error times this is the loss's gradient.
         value_high: highest change of the value, or ``None``.
         value_low: its negative.
+        balance: candidates of the lower and the upper bound, and the share of positive advantages; or ``None``.
+        entropy_bounds: of the entropy ratio, or ``None``.
     """
 
     ratio_high: Array
     ratio_low: Array
-    entropy_weight: float
+    entropy_weight: float | Array
     critic_scale: dict[str, Array]
     value_high: Array | None
     value_low: Array | None
+    balance: tuple[Tensor, Tensor, float] | None = None
+    entropy_bounds: "EntropyBounds | None" = None
 
 
 class Rows(NamedTuple):
@@ -76,6 +93,7 @@ class Rows(NamedTuple):
     value_target: int
     entropy_value_target: int
     old_value: int
+    old_entropy: int
     # Written by the steps, read for logging.
     log_ratio: int
     value: int
@@ -135,16 +153,21 @@ class PPOStep:
         self._actor_delta = model.output_delta("actor", columns)
 
     def constants(self, settings: Sequence[PPOSettings]) -> StepConstants:
-        """Return the settings of each model as arrays; ``ent_coef`` and what is ``None`` are the same in all."""
+        """Return the settings of each model as arrays; what is ``None`` is so in all, as are the bounds' candidates."""
         per_model, first = self.model.per_model, settings[0]
         coefficients: dict[str, list[float]] = {"value": [each.vf_coef for each in settings]}
         if any(each.entropy_vf_coef is not None for each in settings):
             coefficients["entropy_value"] = [each.vf_coef * (each.entropy_vf_coef or 0.0) for each in settings]
         clips = None if first.value_clip is None else [each.value_clip or 0.0 for each in settings]
+        entropy_weights = [-float(each.ent_coef) / self.samples for each in settings]
+        balance = None
+        if first.balance is not None:
+            lows, highs = (torch.tensor(bounds, device=self.model.device) for bounds in first.balance[:2])
+            balance = (lows, highs, first.balance.target)
         return StepConstants(
-            ratio_high=per_model([1 + each.clip_range for each in settings]),
+            ratio_high=per_model([1 + each.clip_range_high for each in settings]),
             ratio_low=per_model([1 - each.clip_range for each in settings]),
-            entropy_weight=-first.ent_coef / self.samples,
+            entropy_weight=per_model(entropy_weights) if first.ent_coef_varies else entropy_weights[0],
             critic_scale={
                 name: per_model([2.0 * value / self.samples for value in values])
                 for name, values in coefficients.items()
@@ -152,6 +175,8 @@ class PPOStep:
             },
             value_high=None if clips is None else per_model(clips),
             value_low=None if clips is None else per_model([-clip for clip in clips]),
+            balance=balance,
+            entropy_bounds=first.entropy_bounds,
         )
 
     def views(self, epoch: Array, first: int) -> _Batch:
@@ -178,16 +203,34 @@ class PPOStep:
         # `advantage` holds −A/N. So the loss is the maximum of both products, and its gradient passes where the
         # unclipped one is not smaller.
         arrays.multiply(ratio, fields["advantage"], out=weight)
-        arrays.minimum(ratio, constants.ratio_high, out=self._clipped)
-        arrays.maximum(self._clipped, constants.ratio_low, out=self._clipped)
+        low, high = constants.ratio_low, constants.ratio_high
+        if constants.balance is not None:
+            low, high = self._balanced(fields["advantage"], *constants.balance)
+        arrays.minimum(ratio, high, out=self._clipped)
+        arrays.maximum(self._clipped, low, out=self._clipped)
         arrays.multiply(self._clipped, fields["advantage"], out=self._clipped)
         arrays.less_equal(self._clipped, weight, out=self._mask)
         arrays.multiply(weight, self._mask, out=weight)
         fields["entropy"][...] = self.distribution.entropy()
+        if constants.entropy_bounds is not None:
+            self._keep_entropy(fields, constants.entropy_bounds)
         self.distribution.backward(weight, constants.entropy_weight, self._actor_delta)
         for name in constants.critic_scale:
             self._value_gradient(name, batch, constants)
         self.model.backward(batch.inputs_transposed)
+
+    def _balanced(self, advantage: Array, lows: Tensor, highs: Tensor, target: float) -> tuple[Array, Array]:
+        """Return the bounds of the ratio ``[..., 1]`` that balance a minibatch, whose ``advantage`` holds ``−A/N``."""
+        ratio = torch.as_tensor(self._ratio)
+        bounds = balanced_bounds(ratio, -torch.as_tensor(advantage), lows, highs, target)
+        low, high = (self.model.arrays.view(bound.unsqueeze(-1)) for bound in bounds)
+        return low, high
+
+    def _keep_entropy(self, fields: dict[str, Array], bounds: "EntropyBounds") -> None:
+        """Take the policy gradient of samples whose entropy has changed too much."""
+        entropy, old_entropy = (torch.as_tensor(fields[name]) for name in ("entropy", "old_entropy"))
+        weight = torch.as_tensor(self._weight)
+        weight *= within(entropy_ratio(entropy, old_entropy, bounds.discrete), bounds.low, bounds.high)
 
     def approx_kl(self, batch: _Batch) -> Array:
         """Return the estimated KL divergence of the minibatch whose gradient was computed last, for each model."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maxent_onpolicy.engine.packed.arrays import Array
-from maxent_onpolicy.engine.packed.distributions import HALF_LOG_2_PI, Gaussian
+from maxent_onpolicy.engine.packed.distributions import HALF_LOG_2_PI, EntropyWeight, Gaussian, counts
 from maxent_onpolicy.policies.distributions import LOG_2
 
 EPSILON = torch.finfo(torch.float32).eps
@@ -73,8 +73,8 @@ class TanhGaussian(Gaussian):
         """See :class:`~maxent_onpolicy.engine.packed.distributions.PackedDistribution`; ``−log π`` of the actions."""
         return -self._log_prob
 
-    def backward(self, weight: Array, entropy_weight: float, delta: Array) -> None:
+    def backward(self, weight: Array, entropy_weight: EntropyWeight, delta: Array) -> None:
         """See :class:`~maxent_onpolicy.engine.packed.distributions.PackedDistribution`."""
-        if entropy_weight:
+        if counts(entropy_weight):
             self._arrays.subtract(weight, entropy_weight, out=weight)
         super().backward(weight, 0.0, delta)

@@ -43,7 +43,8 @@ from maxent_onpolicy.engine.rollout import begin_rollout, evaluate_rollout, fill
 
 if TYPE_CHECKING:
     from maxent_onpolicy.algorithms.base import OnPolicyAlgorithm
-    from maxent_onpolicy.algorithms.ppo import PPO, ClipRanges
+    from maxent_onpolicy.algorithms.controlled import ClipRanges
+    from maxent_onpolicy.algorithms.ppo import PPO
 
 logger = logging.getLogger(__name__)
 
@@ -166,7 +167,9 @@ class EpochRequest:
     def kind(self) -> tuple[Any, ...]:
         """Return what models must share to be stacked."""
         settings = self.settings
-        options = (settings.ent_coef, settings.value_clip is None, settings.betas, settings.adam_epsilon)
+        ent_coef = None if settings.ent_coef_varies else settings.ent_coef
+        adam = (settings.betas, settings.adam_epsilon)
+        options = (ent_coef, settings.value_clip is None, *adam, settings.balance, settings.entropy_bounds)
         return (model_kind(self.model), tuple(self.trainer.update.sizes), options)
 
 

@@ -1,7 +1,7 @@
 """PPO's update on a packed model: rows of one matrix, epochs, minibatches, and what is logged of them."""
 
 from functools import cached_property, partial, reduce
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,10 +15,13 @@ from maxent_onpolicy.engine.packed.device import DeviceTrainer
 from maxent_onpolicy.engine.packed.minibatches import SingleTrainer, Trainer
 from maxent_onpolicy.engine.packed.model import PackedModel
 from maxent_onpolicy.engine.packed.ppo import PPOSettings, Rows
+from maxent_onpolicy.estimators.control import balanced_bounds, entropy_ratio, within
 from maxent_onpolicy.policies.heads import PopArtLinear
 
 if TYPE_CHECKING:
-    from maxent_onpolicy.algorithms.ppo import PPO, ClipRanges
+    from maxent_onpolicy.algorithms.controlled import ClipRanges
+    from maxent_onpolicy.algorithms.ppo import PPO
+    from maxent_onpolicy.controllers import Balance
 
 # Divergence is reported as an error, and torch computes without numpy's warnings of it.
 quiet = partial(np.errstate, over="ignore", invalid="ignore", divide="ignore")
@@ -89,6 +92,8 @@ class PackedUpdate:
         rows, data = self.rows, self.data
         self.load_transitions(buffer)
         data[rows.old_log_prob] = buffer.log_prob.flatten()
+        if buffer.old_entropy is not None:
+            data[rows.old_entropy] = buffer.old_entropy.flatten()
         weights = []
         for row, (weight, advantage) in zip(
             (rows.advantage, rows.second_advantage), algorithm.advantage_terms(buffer), strict=False
@@ -155,13 +160,19 @@ class PackedUpdate:
         settings = settings_of(algorithm, clip, self.model)
         metrics = UpdateMetrics()
         epochs: list[Tensor] = []
-        done = 0
+        made = done = 0
         for _ in range(algorithm.n_epochs):
             self.shuffle(trainer.epoch, algorithm.normalize_advantage, weights)
             self.shift_mean(trainer.epoch, algorithm.mean_shift())
             done = trainer.train(settings)
             epochs.append(trainer.epoch[self.rows.measured, : self._ends[abs(done) - 1]].clone())
             algorithm._n_updates += 1
+            made += 1
+            if algorithm.adapts_within_updates:
+                self.measure(epochs, metrics, settings, abs(done))
+                epochs = []
+                algorithm.after_epoch(metrics.last["approx_kl"].item())
+                settings = settings_of(algorithm, clip, self.model)
             if done < 0:
                 break
         # All but the last epoch, which is also reported by itself, in one pass: its cost is that of calling operators.
@@ -169,7 +180,7 @@ class PackedUpdate:
             if part:
                 self.measure(part, metrics, settings, count)
         if done < 0:
-            algorithm.report_early_stop(len(epochs) - 1, metrics.last["approx_kl"].item())
+            algorithm.report_early_stop(made - 1, metrics.last["approx_kl"].item())
         self.model.parameters.publish(self.model.policy)
         return metrics
 
@@ -187,13 +198,23 @@ class PackedUpdate:
         epoch = dict(zip(self.rows.measured_names(), torch.cat(epochs, dim=1), strict=True))
         log_ratio, advantage = epoch["log_ratio"], epoch["advantage"]
         ratio = log_ratio.exp()
-        clipped = advantage * ratio.clamp(1 - settings.clip_range, 1 + settings.clip_range)
+        low: Any = settings.clip_range
+        high: Any = settings.clip_range_high
+        rules: dict[str, Tensor] = {}
+        if settings.balance is not None:
+            rules["clip_low"], rules["clip_high"] = self._bounds(ratio, -advantage, settings.balance, count)
+            low, high = 1 - rules["clip_low"], rules["clip_high"] - 1
+        if settings.entropy_bounds is not None:
+            bounds = settings.entropy_bounds
+            change = entropy_ratio(epoch["entropy"], epoch["old_entropy"], bounds.discrete)
+            rules["entropy_ratio_kept"] = within(change, bounds.low, bounds.high)
+        clipped = advantage * ratio.clamp(1 - low, 1 + high)
         # `advantage` is −A/N: its products are each sample's share of its minibatch's loss.
         samples = {
             "policy_gradient_loss": torch.maximum(advantage * ratio, clipped),
             "entropy_loss": -epoch["entropy"] * weight,
             "approx_kl": ((ratio - 1) - log_ratio) * weight,
-            "clip_fraction": ((ratio - 1).abs() > settings.clip_range) * weight,
+            "clip_fraction": ((ratio - 1 > high) | (1 - ratio > low)) * weight,
             "value_loss": (epoch["value"] - epoch["value_target"]).square() * weight,
         }
         loss = samples["policy_gradient_loss"] + settings.vf_coef * samples["value_loss"]
@@ -203,10 +224,23 @@ class PackedUpdate:
             error = epoch["entropy_value"] - epoch["entropy_value_target"]
             samples["entropy_value_loss"] = error.square() * weight
             loss = loss + settings.vf_coef * settings.entropy_vf_coef * samples["entropy_value_loss"]
+        samples |= {name: values * weight for name, values in rules.items()}
         start = len(loss) - (end - (self._ends[count - 2] if count > 1 else 0))
         sums = self.total({name: values.sum() for name, values in samples.items()} | {"loss": loss[start:].sum()})
         last_loss = sums.pop("loss")
         metrics.add(sums, len(epochs) * count, last_loss)
+
+    def _bounds(self, ratio: Tensor, advantage: Tensor, balance: "Balance", count: int) -> tuple[Tensor, Tensor]:
+        """Return the bounds that each sample's minibatch has chosen, for epochs with ``count`` minibatches each."""
+        sizes = self.sizes[:count] * (len(ratio) // self._ends[count - 1])
+        lows, highs = (ratio.new_tensor(bounds) for bounds in (balance.lows, balance.highs))
+        pairs = [
+            balanced_bounds(*samples, lows, highs, balance.target)
+            for samples in zip(ratio.split(sizes), advantage.split(sizes), strict=True)
+        ]
+        repeats = torch.tensor(sizes, device=ratio.device)
+        low, high = (torch.stack(bounds).repeat_interleave(repeats) for bounds in zip(*pairs, strict=True))
+        return low, high
 
     def total(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the sums of scalars over all processes that train; here there is one."""
@@ -233,6 +267,7 @@ def settings_of(algorithm: "PPO", clip: "ClipRanges", model: PackedModel) -> PPO
     value_std = float(moments(model, "value")[1])
     return PPOSettings(
         clip_range=clip.policy,
+        clip_range_high=clip.policy if clip.high is None else clip.high,
         value_clip=None if clip.value is None else clip.value / value_std,
         ent_coef=algorithm.ent_coef,
         vf_coef=algorithm.vf_coef,
@@ -242,4 +277,7 @@ def settings_of(algorithm: "PPO", clip: "ClipRanges", model: PackedModel) -> PPO
         learning_rate=float(group["lr"]),
         betas=group["betas"],
         adam_epsilon=group["eps"],
+        ent_coef_varies=any(controller.quantity == "ent_coef" for controller in algorithm.controllers),
+        balance=clip.balance,
+        entropy_bounds=clip.entropy_bounds,
     )
