@@ -1,7 +1,7 @@
 """``maxent-onpolicy list``: what there is to run."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -9,12 +9,13 @@ from rich.table import Table
 from rich.text import Text
 
 from maxent_onpolicy.cli.output import make_console
-from maxent_onpolicy.cli.parse import parse_options
+from maxent_onpolicy.cli.parse import option, parse_options
 from maxent_onpolicy.cli.registry import ALGORITHMS
 from maxent_onpolicy.cli.suite import list_suites
 from maxent_onpolicy.cli.values import UsageError, read_yaml
+from maxent_onpolicy.controllers import describe_controllers
 
-DESCRIPTION = """Show what there is: algorithms, environments, suites.
+DESCRIPTION = """Show what there is: algorithms, controllers, environments, suites.
 
   maxent-onpolicy list
   maxent-onpolicy list environments
@@ -26,10 +27,13 @@ class ListOptions:
     """Options of ``maxent-onpolicy list``.
 
     Attributes:
-        what: which of them
+        what: all, algorithms, controllers, environments or suites
     """
 
-    what: tyro.conf.Positional[Literal["all", "algorithms", "environments", "suites"]] = "all"
+    what: Annotated[
+        tyro.conf.Positional[Literal["all", "algorithms", "controllers", "environments", "suites"]],
+        option("[WHAT]", "all"),
+    ] = "all"
 
 
 def main(arguments: list[str]) -> int:
@@ -39,6 +43,9 @@ def main(arguments: list[str]) -> int:
     if options.what in ("all", "algorithms"):
         _show(console, "algorithms", [(entry.name, entry.summary) for entry in ALGORITHMS.values()])
         console.print("  keywords of one: maxent-onpolicy train ALGORITHM --help\n")
+    if options.what in ("all", "controllers"):
+        _show(console, "controllers, with their keywords", describe_controllers())
+        console.print("  in use: maxent-onpolicy train PPO CartPole-v1 --controllers ppo_br\n")
     if options.what in ("all", "environments"):
         _show(console, "environments", environments())
         console.print("  any other registered Gymnasium id works too\n")

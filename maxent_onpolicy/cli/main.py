@@ -31,7 +31,7 @@ usage: maxent-onpolicy COMMAND [OPTIONS]
   evaluate  play episodes with a trained model
   bench     run a suite: algorithms x environments x seeds, resumable
   report    tables, figures and a page from finished runs
-  list      algorithms, environments and suites there are
+  list      algorithms, controllers, environments and suites there are
   zoo       train, tune and watch through RL-Baselines3-Zoo
 
 first steps:

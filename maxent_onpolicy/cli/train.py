@@ -29,9 +29,12 @@ Every keyword of the algorithm is an option: see `train ALGORITHM --help`.
   maxent-onpolicy train MaxEntPPO HalfCheetah-v5 --timesteps 1_000_000 \\
       --n-envs 8 --normalize-observation --tau 0.02
   maxent-onpolicy train MaxEntPPO Hopper-v5 --set policy_kwargs.net_arch=[64,64]
+  maxent-onpolicy train PPO CartPole-v1 --controllers kl_adaptive_lr
+  maxent-onpolicy train PPO CartPole-v1 --set controllers.ppo_br.window=5
   maxent-onpolicy train --config RUN_DIR/config.json --seed 7
   maxent-onpolicy train --resume RUN_DIR
 
+Controllers adapt an update while training; `list controllers` shows them.
 A run is a directory: config, provenance, train.csv, eval.csv, status, model.
 Ctrl-C stops after the current iteration, and --resume goes on from there.
 

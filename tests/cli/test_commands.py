@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from command_line import command, environment, run_command
 
-from maxent_onpolicy import __version__
+from maxent_onpolicy import PPO, __version__
 from maxent_onpolicy.cli.config import make_config
 from maxent_onpolicy.cli.main import COMMANDS, main
+from maxent_onpolicy.controllers import CONTROLLERS
 from maxent_onpolicy.evaluation.runs import RunDirectory
 
 SHORT = ["--timesteps", "512", "--n-steps", "128", "--batch-size", "64", "--n-epochs", "1", "--device", "cpu"]
@@ -180,6 +181,32 @@ def test_list_names_what_there_is(in_tmp, capsys):
     assert all(len(line.rstrip()) <= 80 for line in output.splitlines())
     assert main(["list", "algorithms"]) == 0
     assert "CartPole" not in capsys.readouterr().out
+
+
+def test_list_shows_controllers_with_their_defaults(in_tmp, capsys):
+    assert main(["list", "controllers"]) == 0
+    output = capsys.readouterr().out
+    assert all(name in output for name in CONTROLLERS)
+    assert "entropy_weight=0.5, reward_weight=0.3, window=10" in output
+    assert all(len(line.rstrip()) <= 80 for line in output.splitlines())
+
+
+@pytest.mark.parametrize(
+    "written",
+    [["--controllers", "[{ppo_br: {window: 5}}]"], ["--set", "controllers.ppo_br.window=5"]],
+    ids=["as an option", "by path"],
+)
+def test_train_takes_controllers(in_tmp, written):
+    assert main(["train", "PPO", "CartPole-v1", *SHORT, *written]) == 0
+    model = PPO.load(RunDirectory(PLACE).model, device="cpu")
+    assert [type(each).__name__ for each in model.controllers] == ["PPOBR"]
+    assert model.controllers[0].window == 5
+    assert model.controllers[0].clip_range > 0.2
+
+
+def test_a_misspelt_controller_is_named(in_tmp, capsys):
+    assert main(["train", "PPO", "CartPole-v1", *SHORT, "--controllers", "ppo_rb"]) == 2
+    assert "got 'ppo_rb' (did you mean 'ppo_br'?)" in capsys.readouterr().err
 
 
 def test_an_unreadable_suite_does_not_break_the_list(in_tmp, capsys):
