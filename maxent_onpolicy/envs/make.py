@@ -44,7 +44,7 @@ _INSTALL = {
     "mujoco": "maxent-onpolicy[mujoco]",
     "procgen": "maxent-onpolicy[procgen]",
     "ale": "gymnasium[atari]",
-    "box2d": "gymnasium[box2d]",
+    "box2d": "maxent-onpolicy[box2d]",
     "jax": "gymnasium[jax]",
     "pygame": "gymnasium[classic-control]",
 }

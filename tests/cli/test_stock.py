@@ -172,7 +172,7 @@ def test_a_benchmark_compares_ours_with_theirs(tmp_path):
             "PPO": small,
             "SB3 PPO": small,
             "SB3 TRPO": small,
-            "SB3 SAC": {"hyperparameters": SAC, "environments": ["Pendulum-v1"]},
+            "SB3 SAC": {"hyperparameters": SAC, "environments": ["Pendulum-v1"], "total_timesteps": 128},
         },
         environments={"CartPole-v1": {}, "Pendulum-v1": {"n_envs": 1}},
     )

@@ -41,6 +41,23 @@ def test_an_unreadable_value_is_named():
         parse_value("[64")
 
 
+def test_merged_keys_lie_under_a_mappings_own(tmp_path):
+    path = tmp_path / "suite.yaml"
+    path.write_text("a: &a {x: 1, y: 2}\nb: &b {<<: *a, y: 3}\nc: {<<: *b, z: 4}\nd: *b\n")
+    assert read_yaml(path) == {
+        "a": {"x": 1, "y": 2},
+        "b": {"x": 1, "y": 3},
+        "c": {"x": 1, "y": 3, "z": 4},
+        "d": {"x": 1, "y": 3},
+    }
+    path.write_text("a: &a {x: 1}\nb: {<<: *a, y: 1,\n  y: 2}\n")
+    with pytest.raises(UsageError, match=r"suite.yaml, line 3, column 3: the key 'y' is given twice"):
+        read_yaml(path)
+    path.write_text("a: &a {x: 1}\nb: {<<: *a,\n  <<: *a}\n")
+    with pytest.raises(UsageError, match=r"line 3, column 3: the key '<<' is given twice"):
+        read_yaml(path)
+
+
 def test_a_key_given_twice_is_refused_with_its_line(tmp_path):
     path = tmp_path / "suite.yaml"
     path.write_text("seeds: [0]\nname: a\nseeds: [1]\n")

@@ -131,7 +131,7 @@ def test_version_4_points_at_version_5():
     [
         ("mujoco", "HalfCheetah-v5", "maxent-onpolicy[mujoco]"),
         ("procgen", "procgen:procgen-coinrun-v0", "maxent-onpolicy[procgen]"),
-        ("Box2D", "LunarLander-v3", "gymnasium[box2d]"),
+        ("Box2D", "LunarLander-v3", "maxent-onpolicy[box2d]"),
     ],
 )
 def test_missing_package_names_what_to_install(monkeypatch, module, env_id, package):
