@@ -109,11 +109,30 @@ def _normalized(env: VecEnv, config: RunConfig, *, training: bool) -> VecEnv:
     )
 
 
-def restored_normalization(env: VecEnv, path: Path, config: RunConfig) -> VecEnv:
-    """Return ``env`` with the statistics saved at ``path`` in place of its own; as it is if it does not normalise."""
+def restored_normalization(env: VecEnv, path: Path, config: RunConfig, trust_pickle: bool = False) -> VecEnv:
+    """Return ``env`` with the statistics saved at ``path`` in place of its own; as it is if it does not normalise.
+
+    Args:
+        env: environments.
+        path: a file of our ``VecNormalize``, or of SB3's.
+        config: the run.
+        trust_pickle: whether SB3's file may be unpickled.
+
+    Raises:
+        UsageError: if it is SB3's, and may not.
+        ValueError: if it is no such file, or does not fit.
+    """
     if not isinstance(env, VecNormalize):
         return env
     training, norm_reward = env.training, env.norm_reward
-    restored = VecNormalize.load(path, env.venv, device=config.hyperparameters.get("device", "auto"))
+    device = config.hyperparameters.get("device", "auto")
+    with path.open("rb") as file:
+        pickled = file.read(1) == b"\x80"
+    if pickled and not trust_pickle:
+        raise UsageError(f"{path} is a pickle, which can run any code; if you trust its author, add --trust-pickle")
+    if pickled:
+        restored = VecNormalize.from_sb3_pickle(path, env.venv, trust=True, device=device)
+    else:
+        restored = VecNormalize.load(path, env.venv, device=device)
     restored.training, restored.norm_reward = training, norm_reward
     return restored

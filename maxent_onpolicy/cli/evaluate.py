@@ -11,7 +11,7 @@ from rich.text import Text
 
 from maxent_onpolicy.cli.config import RunConfig, make_config
 from maxent_onpolicy.cli.output import make_console
-from maxent_onpolicy.cli.parse import option, parse_options
+from maxent_onpolicy.cli.parse import Flag, option, parse_options
 from maxent_onpolicy.cli.registry import find_algorithm, load_class
 from maxent_onpolicy.cli.values import UsageError
 from maxent_onpolicy.evaluation.runs import RunDirectory, RunError
@@ -25,6 +25,9 @@ Environments are the run's own, with its normalisation statistics, frozen.
   maxent-onpolicy evaluate my_results/quick/runs/MaxEntPPO/Hopper-v5/seed_0
   maxent-onpolicy evaluate RUN_DIR --episodes 100 --modes deterministic
   maxent-onpolicy evaluate my_model.zip --algorithm PPO --env CartPole-v1
+
+  maxent-onpolicy evaluate Hopper-v5.zip --algorithm MaxEntPPO \\
+      --env Hopper-v5 --normalization vecnormalize.pkl --trust-pickle
 
 A model file may contain code that runs when it is read: open only files that
 you trust.
@@ -44,6 +47,7 @@ class EvaluateOptions:
         algorithm: of a model file that lies in no run directory
         env: of a model file that lies in no run directory
         normalization: statistics saved by VecNormalize, for such a model file
+        trust_pickle: read them from a pickle, as SB3 and its Zoo save them
     """
 
     path: Annotated[tyro.conf.Positional[Path], option("PATH")]
@@ -53,6 +57,7 @@ class EvaluateOptions:
     algorithm: Annotated[str | None, option("NAME")] = None
     env: Annotated[str | None, option("ID")] = None
     normalization: Annotated[Path | None, option("FILE")] = None
+    trust_pickle: Flag = False
 
 
 def main(arguments: list[str]) -> int:
@@ -78,7 +83,7 @@ def main(arguments: list[str]) -> int:
             check_choice("--modes", mode, _MODES)
         env = make_evaluation_env(config, options.episodes)
         if normalization is not None:
-            env = restored_normalization(env, normalization, config)
+            env = restored_normalization(env, normalization, config, options.trust_pickle)
         model = cls.load(model_path, device="auto")
         results = evaluate_policy(model, env, options.episodes, options.seed, options.modes)
     except (ValueError, OSError, ImportError, KeyError, zipfile.BadZipFile) as error:

@@ -144,5 +144,6 @@ def _check_options(arguments: list[str]) -> None:
 
 
 def _description() -> str:
-    rows = [(zoo_name(entry.name), entry.name, entry.summary) for entry in ALGORITHMS.values()]
+    own = [entry for entry in ALGORITHMS.values() if entry.module.startswith("maxent_onpolicy.")]
+    rows = [(zoo_name(entry.name), entry.name, entry.summary) for entry in own]
     return DESCRIPTION.format(names="".join(f"  {name:<11} {cls}: {summary}\n" for name, cls, summary in rows))
