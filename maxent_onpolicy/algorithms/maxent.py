@@ -167,10 +167,18 @@ class EntropyCriticMixin(ActorCriticAlgorithm):
         """Load a model; see :meth:`maxent_onpolicy.PPO.load`.
 
         Raises:
-            ValueError: also if the file holds a model without an entropy critic.
+            ValueError: also if the file holds a model without an entropy critic, or with a temperature of another kind.
         """
         try:
             return super().load(path, *args, **kwargs)
+        except ValueError as error:
+            if "tau" not in kwargs or not any(name in str(error) for name in ("tau_optimizer", "target_entropy")):
+                raise
+            raise ValueError(
+                f"`tau` cannot change between 'auto' and a number or schedule when a model is loaded, got "
+                f"{kwargs['tau']!r}; load it without `tau`, and give its `policy.state_dict()` to the policy of a new "
+                "model with that `tau`"
+            ) from error
         except RuntimeError as error:
             if "entropy_value_net" not in str(error):
                 raise

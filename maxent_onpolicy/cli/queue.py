@@ -8,6 +8,9 @@ from collections import deque
 from contextlib import suppress
 
 from maxent_onpolicy.cli.jobs import ATTEMPTS, Display, Job, StopSignals, hear, start_worker
+from maxent_onpolicy.cli.lock import wait_until_free
+
+_SOON, _LEFTOVER_SECONDS = 1.0, 300.0
 
 
 class Queue:
@@ -81,6 +84,8 @@ class Queue:
             return jobs
 
     def _attempt(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            self._wait_for_leftovers(job)
         began = time.monotonic()
         with self._lock:
             if self.stopping:
@@ -101,6 +106,16 @@ class Queue:
                 job.seconds += time.monotonic() - began
         for job in jobs:
             job.conclude(process.returncode if job.outcome is None else job.outcome, self.stopping)
+
+    def _wait_for_leftovers(self, job: Job) -> None:
+        """Let a worker end that a killed benchmark left behind: it does so, with a checkpoint, after its iteration."""
+        if wait_until_free(job.path, _SOON):
+            return
+        with self._lock:
+            self.display.message(f"{job.path}: waiting for the process that still runs it")
+        deadline = time.monotonic() + _LEFTOVER_SECONDS
+        while not self.stopping and time.monotonic() < deadline and not wait_until_free(job.path, _SOON):
+            pass
 
     def _listen(self, jobs: list[Job], process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None

@@ -5,6 +5,8 @@ directory, logs, evaluates and writes checkpoints. The others only train with it
 """
 
 import os
+import signal
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -14,12 +16,26 @@ from maxent_onpolicy.cli.config import RunConfig
 from maxent_onpolicy.cli.values import UsageError
 from maxent_onpolicy.evaluation.runs import RunDirectory
 
+_PR_SET_PDEATHSIG = 1  # of Linux's <sys/prctl.h>
+
 
 def rank_and_size() -> tuple[int, int]:
     """Return this process's number and how many ``torchrun`` started; (0, 1) without it. Loads no PyTorch."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return 0, 1
     return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+
+
+def end_with_torchrun() -> None:
+    """Stop with a checkpoint when ``torchrun`` is killed: it has put each process into a group of its own.
+
+    On Linux alone; elsewhere the processes go on to the end of the run.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    import ctypes
+
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 class MistakeOfRank0(Exception):

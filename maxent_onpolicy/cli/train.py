@@ -14,7 +14,7 @@ from maxent_onpolicy.cli.config import RunConfig, check_settings, differences, m
 from maxent_onpolicy.cli.output import make_console
 from maxent_onpolicy.cli.parse import Flag, option, parse_options, read_assignments, split_hyperparameters
 from maxent_onpolicy.cli.plan import discard_run
-from maxent_onpolicy.cli.ranks import MistakeOfRank0, follow, leave, open_together, rank_and_size
+from maxent_onpolicy.cli.ranks import MistakeOfRank0, end_with_torchrun, follow, leave, open_together, rank_and_size
 from maxent_onpolicy.cli.registry import describe_hyperparameters, find_algorithm, hyperparameters, load_class
 from maxent_onpolicy.cli.values import UsageError, check_checkpoint_seconds, check_mapping, merge, read_yaml, set_path
 from maxent_onpolicy.evaluation.provenance import collect_provenance
@@ -120,6 +120,7 @@ def main(arguments: list[str]) -> int:
 def _train_together(options: TrainOptions, written: Mapping[str, Any]) -> int:
     from maxent_onpolicy.cli.runner import Stopped
 
+    end_with_torchrun()
     status = 0
     try:
         run, goes_on = open_together(lambda: _open(options, written))

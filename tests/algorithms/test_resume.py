@@ -195,3 +195,76 @@ def test_models_of_sb3_can_be_loaded(tmp_path):
     ours = PPO.load(tmp_path / "sb3", device="cpu")
     for name, value in theirs.policy.state_dict().items():
         assert torch.equal(ours.policy.state_dict()[name], value)
+
+
+@pytest.mark.parametrize(("saved", "wanted"), [(0.1, "auto"), ("auto", 0.1)])
+def test_a_temperature_of_another_kind_is_named(tmp_path, saved, wanted):
+    model = MaxEntPPO("MlpPolicy", "CartPole-v1", **KWARGS, tau=saved)
+    model.save(tmp_path / "model")
+    with pytest.raises(ValueError, match=rf"`tau` cannot change between 'auto' and a number .*got {wanted!r}; load it"):
+        MaxEntPPO.load(tmp_path / "model", device="cpu", tau=wanted)
+    other = MaxEntPPO("MlpPolicy", "CartPole-v1", **KWARGS, tau=wanted)
+    other.policy.load_state_dict(MaxEntPPO.load(tmp_path / "model", device="cpu").policy.state_dict())
+    assert torch.equal(other.policy.action_net.weight, model.policy.action_net.weight)
+
+
+def test_a_temperature_of_the_same_kind_can_be_changed(tmp_path):
+    MaxEntPPO("MlpPolicy", "CartPole-v1", **KWARGS, tau=0.1).save(tmp_path / "model")
+    assert MaxEntPPO.load(tmp_path / "model", device="cpu", tau=0.2).current_tau == 0.2
+
+
+def normalised_cartpole(n_envs):
+    return VecNormalize(make_vec_env("CartPole-v1", n_envs, seed=3))
+
+
+def test_new_episodes_go_on_with_everything_but_the_environments(tmp_path):
+    model = MaxEntPPO("MlpPolicy", normalised_cartpole(2), **KWARGS, tau="auto").learn(256)
+    first = make_vec_env("CartPole-v1", 2, seed=3).reset()
+    model.save(tmp_path / "model")
+    draw = torch.rand(3)
+    env = normalised_cartpole(3)
+    loaded = MaxEntPPO.load(tmp_path / "model", env=env, device="cpu", resume="new_episodes")
+    assert_same(state(model), state(loaded))
+    assert torch.equal(torch.rand(3), draw)
+    assert env.obs_rms.count == model.get_env().obs_rms.count
+    np.testing.assert_array_equal(env.ret_rms.var, model.get_env().ret_rms.var)
+    loaded.learn(64 * 3, reset_num_timesteps=False)
+    assert loaded.num_timesteps == 256 + 64 * 3
+    assert not np.allclose(env.unnormalize_obs(loaded._last_obs)[:2], first)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_new_episodes_need_the_same_normalisation(tmp_path, wrapped):
+    plain = make_vec_env("CartPole-v1", 2, seed=3)
+    saved, given = (normalised_cartpole(2), plain) if not wrapped else (plain, normalised_cartpole(2))
+    MaxEntPPO("MlpPolicy", saved, **KWARGS).save(tmp_path / "model")
+    with pytest.raises(StateNotRestorableError, match=r"was saved with \d VecNormalize"):
+        MaxEntPPO.load(tmp_path / "model", env=given, device="cpu", resume="new_episodes")
+
+
+def test_an_unknown_kind_of_resume_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"`resume` must be one of False, True, 'new_episodes'; got 'new'"):
+        PPO.load(tmp_path / "model", env=make_vec_env("CartPole-v1"), resume="new")
+
+
+def test_what_was_recorded_and_not_written_is_kept(tmp_path):
+    model = PPO("MlpPolicy", make_vec_env("CartPole-v1", 2, seed=3), **KWARGS).learn(128)
+    model.logger.record("own/number", np.float32(2.5))
+    model.logger.record("own/object", object())
+    model.save(tmp_path / "model")
+    resumed = PPO.load(tmp_path / "model", env=make_vec_env("CartPole-v1", 2, seed=3), device="cpu", resume=True)
+    resumed.save(tmp_path / "again")
+    again = PPO.load(tmp_path / "again", env=make_vec_env("CartPole-v1", 2, seed=3), device="cpu", resume=True)
+    seen = {}
+
+    class Reading(BaseCallback):
+        def _on_training_start(self):
+            seen.update(self.logger.name_to_value)
+
+        def _on_step(self):
+            return True
+
+    again.learn(128, callback=Reading(), reset_num_timesteps=False)
+    assert seen["own/number"] == 2.5
+    assert "own/object" not in seen
+    assert "train/n_updates" in seen

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from command_line import environment, wait_until
 
+from maxent_onpolicy.cli.lock import wait_until_free
 from maxent_onpolicy.evaluation.runs import RunDirectory
 
 RUN = Path("runs") / "PPO" / "CartPole-v1" / "seed_0"
@@ -60,6 +61,11 @@ def test_ranks_train_one_run_that_can_be_stopped_and_resumed(tmp_path: Path) -> 
     assert status == 0, errors
     pd.testing.assert_frame_equal(learning(tmp_path / "stopped"), learning(tmp_path / "through"), check_exact=True)
 
+    status, _, errors = run("train", "--resume", stopped.path)
+    assert status != 0
+    assert errors.count("is completed; there is nothing to resume") == 1
+    assert "SIGABRT" not in errors
+
 
 @pytest.mark.slow
 def test_a_mistake_is_told_once(tmp_path: Path) -> None:
@@ -75,3 +81,19 @@ def test_other_commands_are_refused(tmp_path: Path) -> None:
 
     assert status != 0
     assert "only train makes use of them, not report" in errors
+
+
+@pytest.mark.slow
+def test_no_process_outlives_a_killed_torchrun(tmp_path: Path) -> None:
+    long = ("--timesteps", "1000000", "--eval-every", "1000000", "--checkpoint-seconds", "0")
+    process = start("train", *SETTINGS, *long, "--results", tmp_path)
+    path = tmp_path / "local" / RUN
+    wait_until((path / "checkpoint.zip").exists)
+    process.kill()
+    process.wait()
+    wait_until(lambda: RunDirectory(path).status["state"] == "interrupted")
+    wait_until(lambda: wait_until_free(path, 0))
+    for stream in (process.stdout, process.stderr):
+        assert stream is not None
+        stream.read()  # until the last of them has closed it
+        stream.close()
