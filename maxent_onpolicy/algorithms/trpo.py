@@ -11,6 +11,8 @@ from maxent_onpolicy.algorithms.actor_critic import ACTION_SPACES, ActorCriticAl
 from maxent_onpolicy.engine.buffer import Minibatch, RolloutBuffer
 from maxent_onpolicy.engine.eager import EagerEngine
 from maxent_onpolicy.engine.eager_trust_region import EagerTrustRegionEngine
+from maxent_onpolicy.engine.packed.engine import PackedEngine
+from maxent_onpolicy.engine.packed.trust_region import PackedTrustRegionEngine
 from maxent_onpolicy.engine.select import Compile, EngineName
 from maxent_onpolicy.estimators.losses import value_loss
 from maxent_onpolicy.estimators.trust_region import KL_REDUCTIONS, KLReduction, LineSearch
@@ -70,6 +72,7 @@ class TRPO(ActorCriticAlgorithm):
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = PolicyAliases.PLAIN
     computed: ClassVar[tuple[str, ...]] = (*ActorCriticAlgorithm.computed, "_critic_loss")
     eager_engine: ClassVar[type[EagerEngine]] = EagerTrustRegionEngine
+    packed_engine: ClassVar[type[PackedEngine]] = PackedTrustRegionEngine
     remedy: ClassVar[str] = "lower `learning_rate` or `target_kl`, or normalise observations and rewards"
 
     def __init__(
@@ -165,10 +168,6 @@ class TRPO(ActorCriticAlgorithm):
             )
         if self.env is not None:
             check_batch(self.n_steps, self.total_envs, self.batch_size, self.normalize_advantage, least=1)
-
-    def why_not_packed(self) -> str | None:
-        """Return what of this algorithm the packed engine does not know, or ``None``; the policy is asked apart."""
-        return "trust regions"
 
     def train(self) -> None:
         """Update the policy from the current rollout."""

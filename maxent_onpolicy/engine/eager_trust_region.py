@@ -8,24 +8,14 @@ from torch import Tensor, nn
 from maxent_onpolicy.engine.buffer import Minibatch
 from maxent_onpolicy.engine.eager import EagerEngine
 from maxent_onpolicy.engine.finite import NonFiniteError, naming_divergence
+from maxent_onpolicy.engine.trust_region import natural_step, search
 from maxent_onpolicy.estimators.losses import surrogate_objective
-from maxent_onpolicy.estimators.trust_region import (
-    LineSearch,
-    backtracking_line_search,
-    conjugate_gradient,
-    flat_gradient,
-    hessian_vector_product,
-    mean_kl,
-    step_length,
-)
+from maxent_onpolicy.estimators.trust_region import LineSearch, flat_gradient, hessian_vector_product, mean_kl
 from maxent_onpolicy.policies.actor_parameters import actor_parameters
 from maxent_onpolicy.policies.divergence import kl_divergence, remember
 
 if TYPE_CHECKING:
     from maxent_onpolicy.algorithms.trpo import TRPO
-
-# The solver starts at noise of this size, as sb3-contrib's does: at a gradient near 0 it would divide 0 by 0.
-START_NOISE = 1e-4
 
 
 class EagerTrustRegionEngine(EagerEngine):
@@ -41,10 +31,10 @@ class EagerTrustRegionEngine(EagerEngine):
             whole = next(algorithm.rollout_buffer.get())
             batch = whole.rows(slice(None, None, algorithm.sub_sampling_factor))
             actor = actor_parameters(policy, batch.observation, batch.action)
-            search = _step_actor(algorithm, batch, actor)
+            found = _step_actor(algorithm, batch, actor)
             metrics = _train_critics(algorithm, actor)
         algorithm._n_updates += 1
-        return algorithm.metrics_of(search) | metrics
+        return algorithm.metrics_of(found) | metrics
 
 
 def _step_actor(algorithm: "TRPO", batch: Minibatch, actor: list[nn.Parameter]) -> LineSearch:
@@ -60,20 +50,20 @@ def _step_actor(algorithm: "TRPO", batch: Minibatch, actor: list[nn.Parameter]) 
     # A graph for each parameter: then products round as sb3-contrib's do.
     kl_gradient = torch.cat([flat_gradient(kl, [parameter], create_graph=True) for parameter in actor])
 
-    def product(vector: Tensor) -> Tensor:
-        return hessian_vector_product(kl_gradient, actor, vector) + algorithm.cg_damping * vector
-
-    start = START_NOISE * torch.randn_like(gradient)
-    direction = conjugate_gradient(product, gradient, algorithm.cg_max_steps, start=start)
-    length = step_length(float(torch.dot(direction, product(direction))), algorithm.target_kl)
-    parts = direction.split([parameter.numel() for parameter in actor])
-    steps = [part.view_as(parameter) for part, parameter in zip(parts, actor, strict=True)]
+    step = natural_step(
+        algorithm,
+        lambda vector: hessian_vector_product(kl_gradient, actor, vector),
+        gradient,
+        torch.randn_like(gradient),
+    )
+    parts = step.direction.split([parameter.numel() for parameter in actor])
+    directions = [part.view_as(parameter) for part, parameter in zip(parts, actor, strict=True)]
     before = [parameter.detach().clone() for parameter in actor]
 
     @torch.no_grad()
     def evaluate(fraction: float) -> tuple[float, float]:
-        for parameter, original, step in zip(actor, before, steps, strict=True):
-            parameter.copy_(original + fraction * length * step)
+        for parameter, original, direction in zip(actor, before, directions, strict=True):
+            parameter.copy_(original + fraction * step.length * direction)
         try:
             with naming_divergence(policy, "a step leads outside the action distribution's parameters"):
                 tried = policy.get_distribution(batch.observation)
@@ -82,22 +72,12 @@ def _step_actor(algorithm: "TRPO", batch: Minibatch, actor: list[nn.Parameter]) 
         reached = surrogate_objective(tried.log_prob(batch.action), batch.log_prob, advantage)
         return reached.item(), mean_kl(kl_divergence(tried, old), algorithm.kl_reduction).item()
 
-    search = LineSearch(False, 0.0, objective.item(), 0.0, 0)
-    try:
-        if length > 0:
-            search = backtracking_line_search(
-                evaluate,
-                objective.item(),
-                algorithm.target_kl,
-                algorithm.line_search_shrinking_factor,
-                algorithm.line_search_max_iter,
-            )
-    finally:
-        if not search.accepted:
-            with torch.no_grad():
-                for parameter, original in zip(actor, before, strict=True):
-                    parameter.copy_(original)
-    return search
+    @torch.no_grad()
+    def go_back() -> None:
+        for parameter, original in zip(actor, before, strict=True):
+            parameter.copy_(original)
+
+    return search(algorithm, step, objective.item(), evaluate, go_back)
 
 
 def _train_critics(algorithm: "TRPO", actor: list[nn.Parameter]) -> dict[str, float]:

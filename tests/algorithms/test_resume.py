@@ -11,11 +11,12 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 from stable_baselines3.common.vec_env import VecNormalize as SB3VecNormalize
 
-from maxent_onpolicy import PPO, MaxEntPPO, make_vec_env
+from maxent_onpolicy import PPO, TRPO, MaxEntPPO, MaxEntTRPO, make_vec_env
 from maxent_onpolicy.envs import VecNormalize
 from maxent_onpolicy.envs.state import StateNotRestorableError
 
 KWARGS = {"n_steps": 64, "batch_size": 64, "n_epochs": 2, "seed": 3, "device": "cpu"}
+TRUST_REGION = {"n_epochs": None, "n_critic_updates": 2}
 EVERYTHING = {
     "tau": "auto",
     "popart": True,
@@ -52,6 +53,9 @@ CASES = {
     "SB3's DummyVecEnv": (PPO, lambda: DummyVecEnv([lambda: gym.make("Pendulum-v1")] * 1), {}),
     "MuJoCo": (MaxEntPPO, normalised(VecNormalize, "Hopper-v5"), {}),
     "tensors": (PPO, lambda: make_vec_env("Pendulum-v1", 2, seed=3, backend="torch", device="cpu"), {}),
+    "TRPO": (TRPO, lambda: make_vec_env("CartPole-v1", 2, seed=3), TRUST_REGION),
+    "TRPO, eager": (TRPO, lambda: make_vec_env("Pendulum-v1", 2, seed=3), TRUST_REGION | {"engine": "eager"}),
+    "MaxEntTRPO, every option": (MaxEntTRPO, normalised(VecNormalize), TRUST_REGION | EVERYTHING),
     "MuJoCo that reads derived quantities": (MaxEntPPO, lambda: make_vec_env("Ant-v5", 2, seed=3), {}),
 }
 
@@ -61,9 +65,10 @@ def test_continues_bit_for_bit(tmp_path, algorithm, make_env, kwargs):
     n_envs = make_env().num_envs
     cut, total = 3 * 64 * n_envs, 6 * 64 * n_envs
     # The same two calls with and without the file between them. (Constructing a model seeds the global generators.)
-    whole = algorithm("MlpPolicy", make_env(), **KWARGS, **kwargs).learn(cut)
+    kwargs = {name: value for name, value in (KWARGS | kwargs).items() if value is not None}
+    whole = algorithm("MlpPolicy", make_env(), **kwargs).learn(cut)
     whole.learn(total - cut, reset_num_timesteps=False)
-    first = algorithm("MlpPolicy", make_env(), **KWARGS, **kwargs).learn(cut)
+    first = algorithm("MlpPolicy", make_env(), **kwargs).learn(cut)
     first.save(tmp_path / "model")
     first.get_env().close()
     torch.manual_seed(999)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -12,6 +12,19 @@ from maxent_onpolicy.engine.packed.arrays import Arrays
 
 if TYPE_CHECKING:
     from maxent_onpolicy.engine.packed.ppo import PPOSettings
+
+
+class AdamSettings(Protocol):
+    """What a step of Adam takes from the settings of an update."""
+
+    @property
+    def learning_rate(self) -> float: ...  # noqa: D102
+
+    @property
+    def betas(self) -> tuple[float, float]: ...  # noqa: D102
+
+    @property
+    def adam_epsilon(self) -> float: ...  # noqa: D102
 
 
 class ClippedAdam:
@@ -46,6 +59,27 @@ class ClippedAdam:
             scale.copy_(((norm + 1e-6) / settings.max_grad_norm).clamp(min=1.0))
         self._step += 1
         _fused_step(self._lists, settings, scale)
+
+
+class PlainAdam:
+    """One step of Adam as torch's own on each parameter would make it, without clipping.
+
+    Args:
+        flat: parameters ``[P]``, changed in place, as are the moments and the step.
+        gradient: ``[P]``.
+        mean: first moment ``[P]``.
+        square: second moment ``[P]``.
+        step: number of steps made, a scalar.
+    """
+
+    def __init__(self, flat: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, step: Tensor) -> None:
+        self._step = step
+        self._lists: tuple[list[Tensor], ...] = ([flat], [gradient], [mean], [square], [], [step])
+
+    def apply(self, settings: "AdamSettings") -> None:
+        """Make a step with the gradient that lies there."""
+        self._step += 1
+        _fused_step(self._lists, settings)
 
 
 class HostAdam:
@@ -145,7 +179,7 @@ class DeviceAdam:
             old.copy_(torch.where(chosen, new, old))
 
 
-def _fused_step(lists: tuple[list[Tensor], ...], settings: "PPOSettings", scale: Tensor | None = None) -> None:
+def _fused_step(lists: tuple[list[Tensor], ...], settings: "AdamSettings", scale: Tensor | None = None) -> None:
     """Make Adam's step in one call.
 
     Args:

@@ -1,9 +1,11 @@
 """The packed tier as an engine: what users get unless their policy does not fit."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
@@ -11,7 +13,7 @@ from maxent_onpolicy.engine.buffer import RolloutBuffer
 from maxent_onpolicy.engine.distributed import worth_splitting
 from maxent_onpolicy.engine.metrics import UpdateMetrics
 from maxent_onpolicy.engine.packed.fits import why_not_packed
-from maxent_onpolicy.engine.packed.layout import make_layout
+from maxent_onpolicy.engine.packed.layout import Layout, make_layout
 from maxent_onpolicy.engine.packed.model import PackedModel
 from maxent_onpolicy.engine.packed.rollout import collect_packed
 from maxent_onpolicy.engine.packed.shared import SharedPackedUpdate
@@ -34,9 +36,10 @@ class PackedEngine:
     """
 
     name = "packed"
+    layout: Callable[[ActorCriticPolicy], Layout] = staticmethod(make_layout)
 
     def __init__(self, algorithm: "OnPolicyAlgorithm") -> None:
-        self.model = PackedModel(algorithm.policy)
+        self.model = PackedModel(algorithm.policy, self.layout(algorithm.policy))
         # For the rollout, and where several ranks train, for this one's part of it too.
         self._updates: dict[tuple[int, int], PackedUpdate] = {}
         self._values: dict[str, Tensor] = {}
@@ -46,7 +49,7 @@ class PackedEngine:
         policy = algorithm.policy
         if (algorithm.why_not_packed() or why_not_packed(policy)) is not None:
             return False
-        return policy.device == self.model.device and make_layout(policy) == self.model.parameters.layout
+        return policy.device == self.model.device and self.layout(policy) == self.model.parameters.layout
 
     def collect(
         self,
@@ -97,9 +100,10 @@ class PackedEngine:
         batch_size = min(getattr(algorithm, "batch_size", samples), samples)
         update = self._updates.get(shape)
         if update is None or update.batch_size != batch_size:
-            if isinstance(buffer, SharedRolloutBuffer) and worth_splitting(algorithm.policy, batch_size, images=False):
-                update = SharedPackedUpdate(self.model, buffer, batch_size)
-            else:
-                update = PackedUpdate(self.model, buffer, batch_size)
-            self._updates[shape] = update
+            self._updates[shape] = update = self._make_update(algorithm, buffer, batch_size)
         return update
+
+    def _make_update(self, algorithm: "OnPolicyAlgorithm", buffer: RolloutBuffer, batch_size: int) -> PackedUpdate:
+        if isinstance(buffer, SharedRolloutBuffer) and worth_splitting(algorithm.policy, batch_size, images=False):
+            return SharedPackedUpdate(self.model, buffer, batch_size)
+        return PackedUpdate(self.model, buffer, batch_size)

@@ -1,6 +1,6 @@
 """Which networks a policy consists of, and where their parameters lie in one flat vector."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -80,13 +80,14 @@ class Layout:
         log_std: start of the free log standard deviations ``[A]``, or ``None``.
         action_dim: ``A``, for ``log_std``.
         size: length ``P`` of the flat vector.
-        places: for each parameter, its view of a flat vector.
+        actor_size: length of its beginning that the actor takes up alone; ``None`` where it is stacked with critics.
     """
 
     stacks: list[Stack] = field(default_factory=list)
     log_std: int | None = None
     action_dim: int = 0
     size: int = 0
+    actor_size: int | None = None
 
     def find(self, name: str) -> tuple[Stack, int] | None:
         """Return the stack that holds a network, and its place there."""
@@ -135,25 +136,49 @@ def networks_of(policy: ActorCriticPolicy) -> list[Network]:
 
 def make_layout(policy: ActorCriticPolicy) -> Layout:
     """Stack the networks of a policy by shape and assign them places."""
-    layout = Layout()
     groups: dict[tuple[object, ...], list[Network]] = {}
     for network in networks_of(policy):
         groups.setdefault(network.shape, []).append(network)
-    for networks in groups.values():
+    layout = Layout()
+    _place_networks(layout, groups.values())
+    _place_log_std(layout, policy)
+    return layout
+
+
+def make_split_layout(policy: ActorCriticPolicy) -> Layout:
+    """Place the actor's parameters first and the critics' after them, for algorithms that train the two apart."""
+    actor, *critics = networks_of(policy)
+    layout = Layout()
+    _place_networks(layout, [[actor]])
+    _place_log_std(layout, policy)
+    layout.actor_size = layout.size
+    groups: dict[tuple[object, ...], list[Network]] = {}
+    for network in critics:
+        groups.setdefault(network.shape, []).append(network)
+    # Room for the entropy critic's output also where there is none: products of one shape round alike.
+    _place_networks(layout, groups.values(), least_outputs=2)
+    return layout
+
+
+def _place_networks(layout: Layout, groups: Iterable[list[Network]], least_outputs: int = 1) -> None:
+    for networks in groups:
         blocks = []
         inputs = (*networks[0].hidden, networks[0].heads[0])[0].in_features
         widths = [layer.out_features for layer in networks[0].hidden]
-        outputs = max(sum(head.out_features for head in network.heads) for network in networks)
+        sizes = [sum(head.out_features for head in network.heads) for network in networks]
+        outputs = max(least_outputs, *sizes)
         for width in (*widths, outputs):
             block = Block(layout.size, len(networks), width, inputs + 1)
             blocks.append(block)
             layout.size += block.size
             inputs = width
         layout.stacks.append(Stack(tuple(networks), tuple(blocks)))
+
+
+def _place_log_std(layout: Layout, policy: ActorCriticPolicy) -> None:
     if isinstance(getattr(policy, "log_std", None), nn.Parameter):
         layout.log_std, layout.action_dim = layout.size, policy.log_std.numel()
         layout.size += layout.action_dim
-    return layout
 
 
 class PackedParameters:
@@ -165,10 +190,11 @@ class PackedParameters:
 
     Args:
         policy: one that fits (see ``fits.py``).
+        layout: where they lie; default :func:`make_layout`.
     """
 
-    def __init__(self, policy: ActorCriticPolicy) -> None:
-        self.layout = make_layout(policy)
+    def __init__(self, policy: ActorCriticPolicy, layout: Layout | None = None) -> None:
+        self.layout = layout or make_layout(policy)
         device = next(policy.parameters()).device
         self.flat, self.gradient, self.mean, self.square = (
             torch.zeros(self.layout.size, device=device) for _ in range(4)
@@ -191,11 +217,11 @@ class PackedParameters:
                 elif not _same_memory(state[name], view):
                     view.copy_(state[name])
                 state[name] = view
-        for parameter, _ in self.layout.views(policy, self.flat):
-            state = policy.optimizer.state[parameter]
-            if "step" not in state:
-                state["step"] = torch.tensor(0.0)
-            self.step.fill_(state["step"].item())
+        states = [policy.optimizer.state[parameter] for parameter, _ in self.layout.views(policy, self.flat)]
+        steps = max((state["step"].item() for state in states if "step" in state), default=0.0)
+        self.step.fill_(steps)
+        for state in states:  # other engines leave out parameters that have no gradient
+            state.setdefault("step", torch.tensor(steps))
 
     def publish(self, policy: ActorCriticPolicy) -> None:
         """Tell the policy's optimiser how many steps were made."""

@@ -141,6 +141,10 @@ class PackedNetworks:
         for mlp in self._stacks:
             mlp.forward(inputs)
 
+    def critic_stacks(self) -> list[StackedMLP]:
+        """Return the networks without the actor, which shares none of them where a layout keeps it apart."""
+        return [mlp for mlp in self._stacks if all(network.name != "actor" for network in mlp.stack.networks)]
+
     def backward(self, inputs_transposed: Array) -> None:
         """Write the gradient of every weight, given each :meth:`output_delta`; ``[..., 1, N, in + 1]``."""
         for mlp in self._stacks:
@@ -152,13 +156,14 @@ class PackedModel(PackedNetworks):
 
     Args:
         policy: its parameters become views of the flat vector.
+        layout: where they lie; default :func:`~maxent_onpolicy.engine.packed.layout.make_layout`.
 
     Attributes:
         parameters: flat parameters, gradients and moments.
     """
 
-    def __init__(self, policy: ActorCriticPolicy) -> None:
-        self.parameters = vectors = PackedParameters(policy)
+    def __init__(self, policy: ActorCriticPolicy, layout: Layout | None = None) -> None:
+        self.parameters = vectors = PackedParameters(policy, layout)
         super().__init__(policy, vectors.layout, vectors.flat, vectors.gradient)
         #: Clips the gradient's norm and makes one step of Adam.
         self.apply_gradient = ClippedAdam(
