@@ -23,7 +23,8 @@ ALLOWED = {
     "algorithms": {"estimators", "controllers", "envs", "engine", "policies"},
     "evaluation": set(),
     "zoo": {"algorithms"},
-    "cli": {"algorithms", "controllers", "envs", "engine", "evaluation", "zoo"},
+    "tracking": {"evaluation"},
+    "cli": {"algorithms", "controllers", "envs", "engine", "evaluation", "tracking", "zoo"},
 }
 PURE = {"stable_baselines3", "gymnasium", "logging", "random"}
 

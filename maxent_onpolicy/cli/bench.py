@@ -22,6 +22,7 @@ from maxent_onpolicy.cli.parse import Flag, option, parse_options, read_assignme
 from maxent_onpolicy.cli.plan import PlannedRun, plan_run, preparation, select
 from maxent_onpolicy.cli.suite import Suite, find_suite, load_suite
 from maxent_onpolicy.cli.together import put_together
+from maxent_onpolicy.cli.tracking import read_tracking
 from maxent_onpolicy.cli.values import UsageError, check_checkpoint_seconds
 from maxent_onpolicy.evaluation.provenance import available_cores, collect_provenance
 from maxent_onpolicy.evaluation.runs import RunDirectory
@@ -79,6 +80,9 @@ class BenchOptions:
         memory: of a run in GB, on a cluster
         gpus: of a run, on a cluster; Ray takes fractions
         vectorise_seeds: train seeds together in one process; for GPUs above all
+        tracker: also track the runs in wandb, mlflow or trackio; repeat for more
+        project: the project's name there
+        no_tensorboard: write no TensorBoard files
         checkpoint_seconds: wall time between checkpoints of a run
         restart: discard runs that were made with other settings or cannot be read, and run them again
         no_model: do not keep the trained models
@@ -101,6 +105,9 @@ class BenchOptions:
     memory: Annotated[float | None, option("GB", "the cluster's")] = None
     gpus: Annotated[float | None, option("N", "0")] = None
     vectorise_seeds: Flag = False
+    tracker: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], option("NAME")] = ()
+    project: Annotated[str | None, option("NAME", "maxent-onpolicy")] = None
+    no_tensorboard: Flag = False
     checkpoint_seconds: Annotated[float, option("SECONDS", "60")] = 60.0
     restart: Flag = False
     no_model: Flag = False
@@ -116,6 +123,7 @@ def main(arguments: list[str]) -> int:
     """
     options = parse_options(BenchOptions, "bench", DESCRIPTION, arguments)
     _check_numbers(options)
+    tracking = read_tracking(options.tracker, options.project, options.no_tensorboard)
     suite = load_suite(find_suite(options.suite), seeds=options.seeds, timesteps=options.timesteps)
     results = options.results / suite.name
     plan = [plan_run(config, results) for config in select(suite.runs, options.only)]
@@ -136,7 +144,9 @@ def main(arguments: list[str]) -> int:
         _check(suite, todo)
         _make_writable(results)
         _refuse_submitted(todo, results, options)
-    outcome = _run(console, suite, plan, todo, launcher, options)
+    arguments = ["--checkpoint-seconds", str(options.checkpoint_seconds)] + ["--no-model"] * options.no_model
+    arguments += [] if tracking is None else tracking.as_arguments()
+    outcome = _run(console, suite, plan, todo, launcher, options, arguments)
     return _conclude(console, outcome, corrupt, results, options)
 
 
@@ -214,13 +224,13 @@ def _run(
     todo: list[PlannedRun],
     launcher: Launcher,
     options: BenchOptions,
+    arguments: list[str],
 ) -> _Outcome:
     provenance = collect_provenance(["maxent-onpolicy", *sys.argv[1:]], threads=1)
     jobs = [
         Job(run.config, run.path, preparation(run, provenance, options.restart), timesteps=run.timesteps)
         for run in todo
     ]
-    arguments = ["--checkpoint-seconds", str(options.checkpoint_seconds)] + ["--no-model"] * options.no_model
     counts = Counter(run.action for run in plan)
     skipped = f", {counts['skip']} completed already" if counts["skip"] else ""
     resumed = f", {counts['resume']} of them from a checkpoint" if counts["resume"] else ""

@@ -26,6 +26,7 @@ from maxent_onpolicy.cli.lock import locked
 from maxent_onpolicy.cli.ranks import agree
 from maxent_onpolicy.cli.registry import is_stock, load_class
 from maxent_onpolicy.cli.stock import continue_stock
+from maxent_onpolicy.cli.tracking import RunTracker, Tracking, tracked
 from maxent_onpolicy.cli.values import UsageError
 from maxent_onpolicy.engine.rollout import steps_on_tensors
 from maxent_onpolicy.envs.normalize import VecNormalize
@@ -91,6 +92,7 @@ def execute(
     insist: bool = True,
     stop: StopRequest | None = None,
     join: Join | None = None,
+    tracking: Tracking | None = None,
 ) -> None:
     """Train the run in ``run`` from its checkpoint, or from the start if there is none, to its end.
 
@@ -108,6 +110,7 @@ def execute(
         stop: set by whoever listens to signals, if that is not to be this function.
         join: called with the model before it is trained; see
             :func:`~maxent_onpolicy.algorithms.train_seeds.train_together`.
+        tracking: where it is tracked; ``None`` as before, which is TensorBoard alone by default.
 
     Raises:
         Stopped: if the run was asked to stop.
@@ -124,7 +127,8 @@ def execute(
         clock = Clock(float(run.status["wall_seconds"]))
         try:
             checkpoint = RunCheckpoint(run, stop, clock, checkpoint_seconds)
-            timesteps = _train(run, reporter, checkpoint, keep_model, join)
+            with tracked(run, tracking, reporter.message, (Stopped, KeyboardInterrupt)) as tracker:
+                timesteps = _train(run, reporter, checkpoint, keep_model, join, tracker)
         except Stopped:
             run.write_status("interrupted", finished=_now())
             raise
@@ -143,6 +147,7 @@ def _train(
     checkpoint: "RunCheckpoint",
     keep_model: bool,
     join: Join | None,
+    tracker: RunTracker,
 ) -> int:
     config, clock = RunConfig.from_json(run.config), checkpoint.clock
     if run.checkpoint.exists():
@@ -156,8 +161,13 @@ def _train(
         log.truncate(model.num_timesteps if model.num_timesteps else -1)
     # a kill between the checkpoint and the status leaves rows that are younger than the status
     clock.before = max(clock.before, train_log.last("wall_seconds") or 0.0)
-    model.set_logger(Logger(None, [CsvFormat(train_log, clock)]))
-    evaluation: dict[str, Any] = {**config.evaluation, "on_result": reporter.evaluated}
+    model.set_logger(Logger(None, [CsvFormat(train_log, clock), *tracker.start(model.num_timesteps)]))
+
+    def evaluated(timesteps: int, results: dict[str, Episodes]) -> None:
+        tracker.evaluated(timesteps, results)
+        reporter.evaluated(timesteps, results)
+
+    evaluation: dict[str, Any] = {**config.evaluation, "on_result": evaluated}
     callbacks: list[BaseCallback] = [
         EvaluationCallback(evaluation_env, eval_log, **evaluation),
         checkpoint,

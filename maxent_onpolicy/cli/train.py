@@ -16,6 +16,7 @@ from maxent_onpolicy.cli.parse import Flag, option, parse_options, read_assignme
 from maxent_onpolicy.cli.plan import discard_run
 from maxent_onpolicy.cli.ranks import MistakeOfRank0, end_with_torchrun, follow, leave, open_together, rank_and_size
 from maxent_onpolicy.cli.registry import describe_hyperparameters, find_algorithm, hyperparameters, load_class
+from maxent_onpolicy.cli.tracking import read_tracking
 from maxent_onpolicy.cli.values import UsageError, check_checkpoint_seconds, check_mapping, merge, read_yaml, set_path
 from maxent_onpolicy.evaluation.provenance import collect_provenance
 from maxent_onpolicy.evaluation.runs import RunDirectory, RunError, run_path
@@ -33,9 +34,11 @@ Every keyword of the algorithm is an option: see `train ALGORITHM --help`.
   maxent-onpolicy train PPO CartPole-v1 --set controllers.ppo_br.window=5
   maxent-onpolicy train --config RUN_DIR/config.json --seed 7
   maxent-onpolicy train --resume RUN_DIR
+  maxent-onpolicy train PPO CartPole-v1 --tracker wandb --project my-project
 
 Controllers adapt an update while training; `list controllers` shows them.
-A run is a directory: config, provenance, train.csv, eval.csv, status, model.
+A run is a directory: config, provenance, train.csv, eval.csv, status, model,
+and TensorBoard's files: tensorboard --logdir results.
 Ctrl-C stops after the current iteration, and --resume goes on from there.
 
 Several processes train one run, with its environments divided among them:
@@ -72,6 +75,9 @@ class TrainOptions:
         results: folder of all results
         resume: go on with the unfinished run in this directory, with its settings
         restart: discard the run that is there already
+        tracker: also track the run in wandb, mlflow or trackio; repeat for more
+        project: the project's name there
+        no_tensorboard: write no TensorBoard files
         checkpoint_seconds: wall time between checkpoints
         no_model: do not keep the trained model
         threads: torch's threads; for small networks one is fastest
@@ -97,6 +103,9 @@ class TrainOptions:
     results: Annotated[Path, option("DIR", "results")] = Path("results")
     resume: Annotated[Path | None, option("RUN_DIR")] = None
     restart: Flag = False
+    tracker: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], option("NAME")] = ()
+    project: Annotated[str | None, option("NAME", "maxent-onpolicy")] = None
+    no_tensorboard: Flag = False
     checkpoint_seconds: Annotated[float, option("SECONDS", "60")] = 60.0
     no_model: Flag = False
     threads: Annotated[int | None, option("N", "1")] = None
@@ -112,6 +121,7 @@ def main(arguments: list[str]) -> int:
     if options.threads is not None and options.threads < 1:
         raise UsageError(f"--threads must be at least 1, got {options.threads}")
     check_checkpoint_seconds(options.checkpoint_seconds)
+    read_tracking(options.tracker, options.project, options.no_tensorboard)  # a mistake is told before anything is made
     if rank_and_size()[1] > 1:
         return _train_together(options, written)
     return _train(_open(options, written), options)
@@ -167,6 +177,7 @@ def _train(run: RunDirectory, options: TrainOptions) -> int:
                 threads=_threads(run, options),
                 # torchrun repeats the signals that the terminal has sent already
                 insist=rank_and_size()[1] == 1,
+                tracking=read_tracking(options.tracker, options.project, options.no_tensorboard),
             )
     except Stopped:
         console.print(Text(f"interrupted; go on with: maxent-onpolicy train --resume {run.path}"), soft_wrap=True)

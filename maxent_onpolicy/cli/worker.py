@@ -22,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from maxent_onpolicy.cli.tracking import Tracking
 from maxent_onpolicy.cli.values import UsageError
 from maxent_onpolicy.evaluation.runs import RunDirectory, RunError
 
@@ -37,12 +38,16 @@ def main() -> int:
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--checkpoint-seconds", type=float, default=60.0)
     parser.add_argument("--no-model", action="store_true")
+    parser.add_argument("--trackers", type=lambda text: tuple(filter(None, text.split(","))))
+    parser.add_argument("--project")
     options = parser.parse_args()
     for name in _WARNINGS:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
     settings = {"checkpoint_seconds": options.checkpoint_seconds, "keep_model": not options.no_model, "threads": 1}
+    if options.trackers is not None:
+        settings["tracking"] = Tracking(options.trackers, options.project)
     if len(options.runs) > 1:
         return _execute_together(options.runs, settings)
     from maxent_onpolicy.cli.runner import Reporter

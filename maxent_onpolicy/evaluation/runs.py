@@ -4,6 +4,7 @@ A run directory holds ``config.json``, ``provenance.json``, ``status.json``,
 ``train.csv`` and ``eval.csv``. Everything that is reported is derived from
 these files, so they survive kills, full disks and half-written lines, and a
 directory that does not is named instead of taking the others down with it.
+What trackers keep beside them, such as TensorBoard's files, is not read here.
 """
 
 import csv

@@ -59,6 +59,7 @@ def test_a_run_leaves_a_complete_directory(uninterrupted):
         "normalization.npz",
         "provenance.json",
         "status.json",
+        "tensorboard",
         "train.csv",
     ]
     assert run.read_train()["timesteps"].tolist() == list(range(128, 1025, 128))
