@@ -8,6 +8,7 @@ import pytest
 from gymnasium import spaces
 
 from maxent_onpolicy import PPO, MaxEntPPO
+from maxent_onpolicy.algorithms import controlled
 from maxent_onpolicy.algorithms.controlled import max_entropy
 from maxent_onpolicy.controllers import (
     BAPO,
@@ -23,6 +24,7 @@ from maxent_onpolicy.controllers import (
     describe_controllers,
     make_controllers,
 )
+from maxent_onpolicy.engine.distributed import World
 
 FACTS = ModelFacts(
     learning_rate=3e-4, max_entropy=2.0, default_target_entropy=-1.0, entropy_is_exact=True, discrete=False
@@ -189,6 +191,13 @@ def test_the_entropy_ratio_needs_an_entropy():
     policy = {"action_distribution": "tanh_gaussian"}
     with pytest.raises(ValueError, match="EntropyRatioClip needs a distribution whose entropy has a closed form"):
         PPO("MlpPolicy", "Pendulum-v1", controllers="entropy_ratio_clip", policy_kwargs=policy, device="cpu")
+
+
+def test_several_processes_refuse_what_looks_at_whole_minibatches(monkeypatch):
+    monkeypatch.setattr(controlled, "world", lambda: World(rank=0, size=2))
+    PPO("MlpPolicy", "CartPole-v1", controllers=["ppo_br", "entropy_ratio_clip"], device="cpu")
+    with pytest.raises(ValueError, match="BAPO looks at whole minibatches, which several processes split"):
+        PPO("MlpPolicy", "CartPole-v1", controllers="bapo", device="cpu")
 
 
 def test_models_do_not_share_state():

@@ -40,6 +40,10 @@ OPTIONS = {
     "one minibatch": (PPO, {"batch_size": 4096}),
     "no normalisation": (PPO, {"normalize_advantage": False}),
     "early stop": (PPO, {"target_kl": 1e-4, "learning_rate": 3e-3}),
+    "controllers": (
+        PPO,
+        {"controllers": ["bapo", "target_entropy", {"entropy_ratio_clip": {"low": 0.995}, "kl_adaptive_lr": None}]},
+    ),
     "PopArt": (PPO, {"popart": True, "clip_range_vf": 0.1}),
     "relu": (PPO, {"policy_kwargs": {"activation_fn": torch.nn.ReLU, "net_arch": [32, 16]}}),
     "unequal networks": (PPO, {"policy_kwargs": {"net_arch": {"pi": [16], "vf": [32, 32]}}}),
@@ -115,8 +119,17 @@ def test_torch_arrays_take_new_numbers_and_stop_on_the_device(name, monkeypatch)
     )
 
 
+@ignore_remainder
+def test_torch_arrays_follow_controllers(monkeypatch):
+    monkeypatch.setattr(packed_model, "arrays_for", lambda device: TORCH)
+    algorithm, kwargs = OPTIONS["controllers"]
+    assert_same_update(algorithm, **kwargs)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-@pytest.mark.parametrize("name", ["defaults", "everything", "early stop", "entropy critic with PopArt", "remainder"])
+@pytest.mark.parametrize(
+    "name", ["defaults", "everything", "early stop", "entropy critic with PopArt", "remainder", "controllers"]
+)
 def test_a_gpus_graph_computes_what_autograd_does(name):
     algorithm, kwargs = OPTIONS[name]
     eager = make(algorithm, "eager", random_envs(PENDULUM), **kwargs)

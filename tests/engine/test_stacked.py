@@ -172,7 +172,16 @@ def test_stacked_update_is_that_of_autograd() -> None:
         assert max((p - q).abs().max().item() for p, q in pairs) <= 1e-5
 
 
-@pytest.mark.parametrize("name", ["plain", "discrete", "popart", "target_kl", "varied", "shifted_mean"])
+ON_A_DEVICE = ["plain", "discrete", "popart", "target_kl", "varied", "shifted_mean"]
+ON_A_DEVICE += [
+    "rules of clipping",
+    "rules of clipping, discrete",
+    "entropy coefficients",
+    "entropy coefficients, tanh",
+]
+
+
+@pytest.mark.parametrize("name", ON_A_DEVICE)
 @pytest.mark.filterwarnings("ignore:`batch_size")
 def test_the_devices_step_is_the_hosts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cls, shared, varied = SETTINGS[name]
