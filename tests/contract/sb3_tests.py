@@ -63,6 +63,12 @@ SUITES = {
             # A TD3 of a gigabyte: as slow as all the rest together, and no PPO in it.
             deselected=("tests/test_save_load.py::test_save_load_large_model",),
         ),
+        Suite(
+            "stable_baselines3",
+            "SAC",
+            others=("A2C", "PPO", "TD3", "DQN", "DDPG"),
+            deselected=("tests/test_save_load.py::test_save_load_large_model",),
+        ),
         Suite("sb3_contrib", "TRPO", others=("ARS", "QRDQN", "TQC", "CrossQ", "MaskablePPO", "RecurrentPPO")),
     )
 }
