@@ -25,9 +25,20 @@ class Difference:
 
 # How many of its own tests the stock class passes at least, and how many of all build it.
 # PPO of stable-baselines3 2.9.2 on the CPU: 233 passed, 5 skipped (2 need CUDA, 3 are combinations it lacks).
-LEAST = {"PPO": (230, 95), "TRPO": (49, 24)}
+LEAST = {"PPO": (230, 95), "SAC": (190, 95), "TRPO": (49, 24)}
 DIFFERENCES: dict[str, dict[str, Difference]] = {
     "maxent_onpolicy:PPO": {},
+    "maxent_onpolicy:SAC": {
+        "tests/test_save_load.py::test_save_load_replay_buffer[SAC]": Difference(
+            "sets the model's device to a GPU that may not be there; our buffer's tensors stay where they are"
+        ),
+        **{
+            f"tests/test_sde.py::test_state_dependent_noise[True-{flag}-SAC]": Difference(
+                "compares the buffer's actions, which are tensors, with an array by `<=`"
+            )
+            for flag in (True, False)
+        },
+    },
     "maxent_onpolicy:MaxEntPPO": {
         "tests/test_run.py::test_ppo_warnings": Difference("expects the class name PPO in a warning"),
         "tests/test_tensorboard.py::test_tensorboard[ppo]": Difference("expects the class name PPO in the log's path"),
