@@ -1,7 +1,6 @@
 """Gradient steps of soft actor-critic: all networks of a kind in one product, gradients derived by hand."""
 
-import logging
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,17 +13,8 @@ from maxent_onpolicy.engine.soft.temperature import Temperature
 if TYPE_CHECKING:
     from maxent_onpolicy.algorithms.sac import SAC
 
-logger = logging.getLogger(__name__)
-
 # In the order in which a step writes them.
 METRICS = ("ent_coef", "critic_loss", "actor_loss", "entropy", "std", "q_value")
-
-
-class Settings(NamedTuple):
-    """What a step needs to know besides the batch."""
-
-    tau: float
-    samples: int
 
 
 class SoftUpdate:
@@ -54,7 +44,6 @@ class SoftUpdate:
         self._reward, self._done, self._discount, self._goal = (empty(count, 1) for _ in range(4))
         self._value_gradient = empty(count, actions)
         self._metrics = torch.zeros(len(METRICS), device=model.device)
-        self._graphs: dict[Any, torch.cuda.CUDAGraph | None] = {}
 
     @torch.no_grad()
     def run(self, algorithm: "SAC", gradient_steps: int) -> dict[str, float]:
