@@ -21,6 +21,7 @@ MEASURED = {
     "scaling": ("SB3, steps/s", "ours, steps/s"),
     "width": ("SB3, ms", "ours, ms"),
     "floor": ("Update, ms",),
+    "trpo": ("Steps/s",),
 }
 
 

@@ -29,6 +29,8 @@ class Target(NamedTuple):
     column: str = "steps_per_second"
 
 
+#: Steps a second of our TRPO over sb3-contrib's.
+TRPO_LIMIT = 3.0
 OURS = ("ours",)
 TARGETS = (
     Target("8 environments, minibatch 64: times SB3", "envs-8", OURS, ("sb3",), 8),

@@ -77,6 +77,12 @@ LEANRL_COMPILED = replace(
     label="LeanRL, compiled",
     options={"library": "leanrl", "arguments": ["--compile"]},
 )
+SB3_TRPO = replace(SB3, name="sb3-trpo", label="sb3-contrib's TRPO", options={"algorithm": "TRPO"})
+OURS_TRPO = ours("ours-trpo", "our TRPO", "TRPO")
+OURS_TRPO_EAGER = replace(
+    ours("ours-trpo-eager", "our TRPO, engine='eager'", "TRPO", keywords={"engine": "eager"}), warmup=1, iterations=4
+)
+MAXENT_TRPO = ours("maxent-trpo", "MaxEntTRPO", "MaxEntTRPO")
 ENVIRONMENTS = Contender("environments", "environments alone", "run_environments.py", "ours", 4, 16)
 PRODUCTS = Contender("products", "matrix products alone", "run_products.py", "ours", 4, 16)
 
@@ -190,6 +196,13 @@ CPU_WORKLOADS: tuple[Workload, ...] = (
     ),
     cpu_workload(
         "cartpole", "CartPole-v1, 8 environments, minibatch 64", (SB3, SBX, CLEANRL, OURS), env_id="CartPole-v1"
+    ),
+    cpu_workload(
+        "trpo",
+        "TRPO, 8 environments, the critic's minibatch 128",
+        (SB3_TRPO, OURS_TRPO, OURS_TRPO_EAGER, MAXENT_TRPO),
+        section="trpo",
+        batch_size=128,
     ),
     cpu_workload("start-up", "first start of the compiled engine", (COMPILED_COLD,), section="start-up", rounds=2),
     cpu_workload("breakdown", "parts of an iteration", (SB3, OURS), section="breakdown", breakdown=True, rounds=2),

@@ -1,5 +1,7 @@
 """TRPO: sb3-contrib's numbers bit for bit, the trust region, and what may move whom."""
 
+import re
+
 import numpy as np
 import pytest
 import sb3_contrib
@@ -230,6 +232,29 @@ def test_foreign_policies_are_trained_whatever_they_call_their_layers(algorithm)
     assert model.current_engine.name == "eager"
     assert not torch.equal(model.policy.value_of_actions.weight, before[0])
     assert torch.equal(model.policy.action_net.weight, before[1])  # nothing depends on it
+
+
+BAD = [
+    ({"cg_max_steps": 0}, "`cg_max_steps` must be in [1, inf), got 0"),
+    ({"cg_damping": -0.1}, "`cg_damping` must be in [0, inf), got -0.1"),
+    ({"line_search_shrinking_factor": 1.0}, "`line_search_shrinking_factor` must be in (0, 1), got 1.0"),
+    ({"line_search_max_iter": 0}, "`line_search_max_iter` must be in [1, inf), got 0"),
+    ({"n_critic_updates": 1.5}, "`n_critic_updates` must be an integer of at least 1, got 1.5"),
+    ({"target_kl": 0.0}, "`target_kl` must be in (0, inf), got 0.0"),
+    ({"target_kl": None}, "`target_kl` must be a number in (0, inf), got None"),
+    ({"sub_sampling_factor": 0}, "`sub_sampling_factor` must be in [1, inf), got 0"),
+    ({"kl_reduction": "men"}, "`kl_reduction` must be one of 'mean', 'sum'; got 'men' (did you mean 'mean'?)"),
+    ({"popart": "no"}, "`popart` must be one of True, False; got 'no'"),
+    ({"batch_size": 0}, "`batch_size` must be in [1, inf), got 0"),
+    ({"n_steps": 1}, "`n_steps * n_envs` must be greater than 1 to normalise advantages"),
+]
+
+
+@pytest.mark.parametrize(("kwargs", "message"), BAD, ids=[next(iter(kwargs)) for kwargs, _ in BAD])
+@pytest.mark.parametrize("algorithm", [TRPO, MaxEntTRPO])
+def test_arguments_out_of_range(algorithm, kwargs, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        algorithm("MlpPolicy", endless(), **KWARGS | kwargs)
 
 
 def test_there_is_nothing_to_compile():

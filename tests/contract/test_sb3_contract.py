@@ -51,7 +51,8 @@ DIFFERENCES: dict[str, dict[str, Difference]] = {
     "maxent_onpolicy:TRPO": {},
     "maxent_onpolicy:MaxEntTRPO": {
         "tests/test_identity.py::test_discrete[env2-TRPO]": Difference(
-            "a return of 90 after 1024 steps with one chosen seed",
+            "a return of 90 after 1500 steps with one chosen seed: of the seeds 0 to 7 stock TRPO reaches it with 7 "
+            "and MaxEntTRPO with 6",
             certain=False,
         ),
     },

@@ -10,7 +10,8 @@ def train(workload: dict[str, Any], algorithm: Any, env: Any, packages: tuple[st
 
     Args:
         workload: what to run.
-        algorithm: class with the constructor of SB3's PPO.
+        algorithm: class with the constructor of SB3's PPO, or of sb3-contrib's TRPO, whose critic is trained for
+            ``n_epochs``.
         env: the vectorised environments.
         packages: whose versions to report.
         **keywords: further keywords of the constructor.
@@ -18,12 +19,13 @@ def train(workload: dict[str, Any], algorithm: Any, env: Any, packages: tuple[st
     steps = workload["n_steps"] * workload["n_envs"]
     width = workload["width"]
     policy_kwargs = {"net_arch": {"pi": [width, width], "vf": [width, width]}} | keywords.pop("policy_kwargs", {})
+    epochs = "n_critic_updates" if "TRPO" in algorithm.__name__ else "n_epochs"
     model = algorithm(
         "MlpPolicy",
         env,
         n_steps=workload["n_steps"],
         batch_size=workload["batch_size"],
-        n_epochs=workload["n_epochs"],
+        **{epochs: workload["n_epochs"]},
         policy_kwargs=policy_kwargs,
         seed=workload["seed"],
         device=workload["device"],
