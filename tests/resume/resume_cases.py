@@ -35,6 +35,12 @@ TRUST_REGION = (*SHORT, "--n-steps", "32", "--batch-size", "32")
 NORMALIZED = ("--normalize-observation", "--normalize-reward")
 SCHEDULES = ("--learning-rate", "linear:1e-3:0", "--clip-range", "linear:0.2:0.05")
 
+
+def controllers(*names: str) -> tuple[str, ...]:
+    """Arguments that ask for controllers."""
+    return "--controllers", f"[{','.join(names)}]"
+
+
 CASES = {
     "every option": Case(("MaxEntPPO", "CartPole-v1", *ON_POLICY, *NORMALIZED, "--tau", "auto", "--popart")),
     "MuJoCo": Case(("MaxEntPPO", "Hopper-v5", *ON_POLICY, *NORMALIZED, *SCHEDULES, "--tau", "linear:0.1:0")),
@@ -49,5 +55,7 @@ CASES = {
     "SAC, every option": Case(
         ("SAC", "Hopper-v5", *OFF_POLICY, *NORMALIZED, "--n-steps", "3", "--ent-coef", "auto_0.1")
     ),
+    "controlled steps": Case(("PPO", "Pendulum-v1", *ON_POLICY, *controllers("kl_adaptive_lr", "ppo_br"))),
+    "controlled entropy": Case(("MaxEntPPO", "CartPole-v1", *ON_POLICY, *controllers("target_entropy", "bapo"))),
     "compiled": Case(("MaxEntPPO", "Pendulum-v1", *ON_POLICY, "--engine", "compiled"), slow=True),
 }
