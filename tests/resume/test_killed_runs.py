@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from killing import KillServer, Training, differences, kill_at_random, leavings
+from killing import HERE, KillServer, Training, differences, kill_at_random, leavings
 from resume_cases import CASES, ON_POLICY
 
+from maxent_onpolicy.cli.config import make_config
 from maxent_onpolicy.cli.registry import ALGORITHMS
 from maxent_onpolicy.evaluation.runs import RunDirectory
 
@@ -62,7 +63,8 @@ def test_every_algorithm_is_killed() -> None:
     assert ours <= {case.arguments[0] for case in CASES.values()}
 
 
-@pytest.mark.parametrize("case", marked(CASES))
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
 def test_two_runs_that_are_left_alone_are_equal(server, whole, tmp_path, case):
     """Otherwise, nothing below means anything."""
     assert_ends_like(Training(server, tmp_path, CASES[case].arguments), whole(case)[0])
@@ -91,11 +93,6 @@ def test_killed_at_many_random_moments(server, whole, tmp_path, case):
     assert hits > 10
 
 
-def cuts(touched: int, number: int) -> list[int]:
-    """File operations to be killed at: the first, the last, and others in between."""
-    return sorted({int(cut) for cut in np.linspace(1, touched, number)})
-
-
 def cut_and_compare(server: KillServer, folder: Path, case: str, at: list[int], expected: dict[str, Any]) -> None:
     for cut in at:
         training = Training(server, folder / str(cut), CASES[case].arguments)
@@ -107,7 +104,7 @@ def cut_and_compare(server: KillServer, folder: Path, case: str, at: list[int], 
 def test_killed_while_files_are_written(server, whole, tmp_path):
     """Every state of the files that a kill can leave lies between two of these operations."""
     expected, touched = whole("every option")
-    cut_and_compare(server, tmp_path, "every option", cuts(touched, 3), expected)
+    cut_and_compare(server, tmp_path, "every option", [touched // 2, touched - 1], expected)
 
 
 @pytest.mark.slow
@@ -118,6 +115,7 @@ def test_killed_at_every_file(server, whole, tmp_path, first):
     cut_and_compare(server, tmp_path, "every option", list(range(first, touched + 1, 4)), expected)
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_while_files_are_written(server, whole, tmp_path):
     """Each attempt gets a little further."""
     expected, _ = whole("every option")
@@ -131,7 +129,7 @@ def test_where_environments_cannot_be_restored_a_kill_costs_a_rollout_at_most(se
     steps, kills, rollout, evaluation = tmp_path / "steps", 0, 64, 2 * 8
     arguments = ("PPO", "killed_envs:Held-v0", *ON_POLICY, "--env-kwarg", f"steps={steps}", "--eval-every", "512")
     training = Training(server, tmp_path, (*arguments, "--normalize-observation"))
-    for cut in (70, 23, 37):
+    for cut in (70, 23):
         status, _ = training.start(cut=cut).wait()
         assert status == -signal.SIGKILL
         assert training.path is not None
@@ -146,6 +144,35 @@ def test_where_environments_cannot_be_restored_a_kill_costs_a_rollout_at_most(se
     assert sorted(set(run.read_eval()["timesteps"])) == [0, 512]
     assert "goes on with new episodes, not bit for bit" in (tmp_path / "log.txt").read_text()
     assert leavings(run.path)["generators"][".normalization.0.observation.count"] == repr(512 + 2 * (kills + 1) + 1e-4)
+
+
+@pytest.mark.slow
+def test_seeds_that_are_trained_together_are_killed_together(server, tmp_path):
+    """Their last checkpoints are of different moments."""
+    settings = {
+        "total_timesteps": 512,
+        "n_envs": 2,
+        "hyperparameters": {"n_steps": 32, "batch_size": 32, "n_epochs": 2, "device": "cpu"},
+        "environment": {"normalize_observation": True},
+        "evaluation": {"every": 150, "episodes": 1},
+    }
+    seeds = (1, 2)
+
+    def execute(folder: str, cut: int | None = None) -> tuple[list[dict[str, Any]], int]:
+        runs = [tmp_path / folder / "results" / str(seed) for seed in seeds]
+        for seed, path in zip(seeds, runs, strict=True):
+            if not path.exists():
+                who = {"suite": "s", "label": "x", "algorithm": "MaxEntPPO", "env_id": "CartPole-v1", "seed": seed}
+                RunDirectory.create(path, make_config(settings, "test", **who).to_json(), {})
+        status, touched = server.start(tmp_path / folder, HERE / "seeds_together.py", cut=cut).wait()
+        assert status == (0 if cut is None else -signal.SIGKILL)
+        return [leavings(path) for path in runs] if cut is None else [], touched
+
+    expected, touched = execute("whole")
+    for cut in (touched // 4, touched // 2, 3 * touched // 4):
+        execute(str(cut), cut)
+        found, _ = execute(str(cut))
+        assert [differences(one, other) for one, other in zip(expected, found, strict=True)] == [[], []]
 
 
 @pytest.mark.slow

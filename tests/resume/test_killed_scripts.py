@@ -5,7 +5,6 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from killing import HERE, KillServer, contents, differences
 
@@ -47,10 +46,8 @@ def test_the_guides_example_survives_kills(server: KillServer, tmp_path: Path) -
     assert status == 0, (tmp_path / "whole" / "log.txt").read_text()
     expected = contents(tmp_path / "whole" / "checkpoint.zip")
     assert expected["data"]["num_timesteps"] == str(6 * ROLLOUT)
-    rng = np.random.default_rng(0)
     killed = tmp_path / "killed"
-    for cut in rng.integers(1, touched, 3):
-        assert start(server, killed, int(cut))[0] in (-signal.SIGKILL, 0)
+    assert start(server, killed, touched // 2)[0] == -signal.SIGKILL
     assert start(server, killed)[0] == 0, (killed / "log.txt").read_text()
     assert differences(expected, contents(killed / "checkpoint.zip")) == []
     assert start(server, killed)[0] == 0, "nothing is left to do"
