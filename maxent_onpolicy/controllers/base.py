@@ -37,7 +37,9 @@ class RolloutStatistics(NamedTuple):
 
 
 class Balance(NamedTuple):
-    """Clip bounds that are chosen anew in every minibatch; see :func:`maxent_onpolicy.estimators.balanced_bounds`.
+    """Clip bounds that are chosen anew in every minibatch.
+
+    See :func:`~maxent_onpolicy.estimators.control.balanced_bounds`.
 
     Attributes:
         lows: candidates of the lower bound of the ratio.
@@ -51,7 +53,7 @@ class Balance(NamedTuple):
 
 
 class EntropyBounds(NamedTuple):
-    """Samples outside have no policy gradient; see :func:`maxent_onpolicy.estimators.entropy_ratio`.
+    """Samples outside have no policy gradient; see :func:`maxent_onpolicy.estimators.control.entropy_ratio`.
 
     Attributes:
         low: lowest entropy ratio.

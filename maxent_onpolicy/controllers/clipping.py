@@ -84,8 +84,8 @@ class BAPO(Controller):
     """Clip bounds that give positive advantages their share of every minibatch (BAPO).
 
     Xi et al. 2025, arXiv:2510.18927, with the released code's order of steps and the published bounds; see
-    :func:`~maxent_onpolicy.estimators.balanced_bounds`. Both bounds start anew in every minibatch. They take the place
-    of ``clip_range``. Left out is what the code has beside: a third bound (dual clip) of negative advantages.
+    :func:`~maxent_onpolicy.estimators.control.balanced_bounds`. Both bounds start anew in every minibatch. They take
+    the place of ``clip_range``. Left out is what the code has beside: a third bound (dual clip) of negative advantages.
 
     Attributes:
         low: lower bound of the ratio: where it starts, and its highest value.
@@ -132,8 +132,8 @@ class EntropyRatioClip(Controller):
     """Keeps a sample's policy gradient only where the entropy in its state has changed little (ERC).
 
     ``low < H/H_old < high`` (Su et al. 2025, arXiv:2512.05591); for continuous actions the ratio is
-    ``exp(H − H_old)``, our extension, see :func:`~maxent_onpolicy.estimators.entropy_ratio`. Defaults are the released
-    code's; its runs use 0.95 and 1.05. The entropy bonus and the critics' losses keep their gradients.
+    ``exp(H − H_old)``, our extension, see :func:`~maxent_onpolicy.estimators.control.entropy_ratio`. Defaults are the
+    released code's; its runs use 0.95 and 1.05. The entropy bonus and the critics' losses keep their gradients.
 
     Attributes:
         low: the ratio must be above this.

@@ -30,7 +30,7 @@ def entropy_share(entropy: float, max_entropy: float) -> float:
 
 
 def reward_plateau(old_return: float, new_return: float) -> float:
-    """ψ = 1 − |ΔR|/max(|R|, |R_old|), kept in [0, 1]: 1 where returns stand still, 0 where they have doubled.
+    """``ψ = 1 − |ΔR|/max(|R|, |R_old|)``, kept in [0, 1]: 1 where returns stand still, 0 where they have doubled.
 
     The source does not define ψ; it says that a plateau of the return shall narrow the clip range. This is our choice.
     """
