@@ -24,7 +24,8 @@ ALLOWED = {
     "evaluation": set(),
     "zoo": {"algorithms"},
     "tracking": {"evaluation"},
-    "cli": {"algorithms", "controllers", "envs", "engine", "evaluation", "tracking", "zoo"},
+    "video": {"evaluation", "tracking"},
+    "cli": {"algorithms", "controllers", "envs", "engine", "evaluation", "tracking", "video", "zoo"},
 }
 PURE = {"stable_baselines3", "gymnasium", "logging", "random"}
 

@@ -1,6 +1,7 @@
 """``maxent-onpolicy evaluate``: play episodes with a trained model."""
 
 import zipfile
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +17,7 @@ from maxent_onpolicy.cli.registry import find_algorithm, load_class
 from maxent_onpolicy.cli.values import UsageError
 from maxent_onpolicy.evaluation.runs import RunDirectory, RunError
 from maxent_onpolicy.evaluation.tables import number
-from maxent_onpolicy.validation import check_choice
+from maxent_onpolicy.validation import check_choice, check_integer
 
 DESCRIPTION = """Play episodes with a trained model, and show what they return in raw reward.
 
@@ -24,6 +25,7 @@ Environments are the run's own, with its normalisation statistics, frozen.
 
   maxent-onpolicy evaluate my_results/quick/runs/MaxEntPPO/Hopper-v5/seed_0
   maxent-onpolicy evaluate RUN_DIR --episodes 100 --modes deterministic
+  maxent-onpolicy evaluate RUN_DIR --video out.mp4 --video-episodes 3
   maxent-onpolicy evaluate my_model.zip --algorithm PPO --env CartPole-v1
 
   maxent-onpolicy evaluate Hopper-v5.zip --algorithm MaxEntPPO \\
@@ -44,6 +46,9 @@ class EvaluateOptions:
         episodes: how many, in each mode
         seed: of the environments and the sampled actions
         modes: deterministic, stochastic or both
+        video: record the first mode's first episodes in this .mp4 or .gif file; the results are the same
+        video_episodes: how many of them
+        video_length: steps of an episode to record at most
         algorithm: of a model file that lies in no run directory
         env: of a model file that lies in no run directory
         normalization: statistics saved by VecNormalize, for such a model file
@@ -54,6 +59,9 @@ class EvaluateOptions:
     episodes: Annotated[int, option("N", "20")] = 20
     seed: Annotated[int, option("N", "20000")] = 20_000
     modes: Annotated[tuple[str, ...], option("MODE [MODE ...]", "both")] = _MODES
+    video: Annotated[Path | None, option("FILE")] = None
+    video_episodes: Annotated[int, option("N", "1")] = 1
+    video_length: Annotated[int | None, option("N", "all")] = None
     algorithm: Annotated[str | None, option("NAME")] = None
     env: Annotated[str | None, option("ID")] = None
     normalization: Annotated[Path | None, option("FILE")] = None
@@ -69,6 +77,7 @@ def main(arguments: list[str]) -> int:
     options = parse_options(EvaluateOptions, "evaluate", DESCRIPTION, arguments)
     if options.normalization is not None and not options.normalization.is_file():
         raise UsageError(f"--normalization: there is no file {options.normalization}")
+    _check_video(options)
     config, model_path, normalization = find_model(options)
     normalized = config.environment["normalize_observation"] or config.environment["normalize_reward"]
     if options.normalization is not None and not normalized:
@@ -85,7 +94,8 @@ def main(arguments: list[str]) -> int:
         if normalization is not None:
             env = restored_normalization(env, normalization, config, options.trust_pickle)
         model = cls.load(model_path, device="auto")
-        results = evaluate_policy(model, env, options.episodes, options.seed, options.modes)
+        with _recording(env, options) as env:
+            results = evaluate_policy(model, env, options.episodes, options.seed, options.modes)
     except (ValueError, OSError, ImportError, KeyError, zipfile.BadZipFile) as error:
         raise UsageError(f"{model_path}: {error}") from error
     table = Table(box=None, padding=(0, 2, 0, 0), title=f"{config.label} on {config.env_id}", title_justify="left")
@@ -96,8 +106,42 @@ def main(arguments: list[str]) -> int:
         values = (found.returns.mean(), found.returns.std(), found.returns.min(), found.returns.max())
         cells = (mode, str(len(found.returns)), *map(number, map(float, values)), number(float(found.lengths.mean())))
         table.add_row(*map(Text, cells))
-    make_console().print(table)
+    console = make_console()
+    console.print(table)
+    if options.video is not None:
+        console.print(Text(f"video: {options.video}"), soft_wrap=True)
     return 0
+
+
+def _check_video(options: EvaluateOptions) -> None:
+    """Refuse what cannot be recorded before anything is loaded or played."""
+    if options.video is None:
+        if options.video_episodes != 1 or options.video_length is not None:
+            raise UsageError("--video-episodes and --video-length need --video FILE")
+        return
+    from maxent_onpolicy.video.files import check_video_path
+
+    try:
+        check_video_path("--video", options.video)
+        check_integer("--video-episodes", options.video_episodes, 1)
+        if options.video_length is not None:
+            check_integer("--video-length", options.video_length, 1)
+    except (ValueError, ImportError) as error:
+        raise UsageError(str(error)) from None
+    if options.video_episodes > options.episodes:
+        raise UsageError(
+            f"--video-episodes must be at most --episodes, {options.episodes}; got {options.video_episodes}"
+        )
+
+
+def _recording(env: Any, options: EvaluateOptions) -> AbstractContextManager[Any]:
+    """Return the environments, recorded if that is asked for."""
+    if options.video is None:
+        return nullcontext(env)
+    from maxent_onpolicy.video.recorder import VideoRecorder
+
+    count, length = options.video_episodes, options.video_length
+    return VideoRecorder(env, options.video, count, played=options.episodes, length=length)
 
 
 def find_model(options: EvaluateOptions) -> tuple[RunConfig, Path, Path | None]:

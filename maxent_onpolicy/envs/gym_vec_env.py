@@ -1,15 +1,14 @@
 """Any Gymnasium environments, stepped one after another in this process."""
 
-import os
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from stable_baselines3.common.vec_env import DummyVecEnv
-from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 from stable_baselines3.common.vec_env.util import dict_to_obs
 
+from maxent_onpolicy.envs.headless import prepare_rendering
 from maxent_onpolicy.envs.state import get_dummy_state, set_dummy_state
 
 
@@ -49,12 +48,12 @@ class GymVecEnv(DummyVecEnv):
     def _obs_from_buf(self) -> VecEnvObs:
         return dict_to_obs(self.observation_space, {key: value.copy() for key, value in self.buf_obs.items()})
 
-    def get_images(self) -> Sequence[np.ndarray | None]:
-        """Return an image ``[height, width, 3]`` of each environment."""
-        # MuJoCo's default, GLFW, fails on a machine without a screen.
-        if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            os.environ.setdefault("MUJOCO_GL", "egl")
-        return super().get_images()
+    def get_images(self, indices: VecEnvIndices = None) -> Sequence[np.ndarray | None]:
+        """Return an image ``[height, width, 3]`` of each environment, or of those asked for."""
+        if self.render_mode != "rgb_array":
+            return super().get_images()
+        prepare_rendering()
+        return [self.envs[index].render() for index in self._get_indices(indices)]  # type: ignore[misc]
 
     def get_state(self) -> dict[str, Any]:
         """Return everything that determines the future, as numpy arrays and JSON values.

@@ -52,7 +52,10 @@ class Simulation(Protocol):
         ...
 
     def set_state(self, state: np.ndarray) -> None:
-        """Continue from what ``get_state`` returned. Derived fields are current after the next step only."""
+        """Continue from what ``get_state`` returned.
+
+        Derived fields are current after the next step only; those of ``data`` always.
+        """
         ...
 
 
@@ -100,6 +103,7 @@ class SingleSimulation:
         self._frame_skip = frame_skip
         self._contact_forces = contact_forces
         self._ctrl = data.ctrl[None]
+        self._stale = False
 
     def field(self, name: str) -> np.ndarray:
         """See :class:`Simulation`."""
@@ -108,17 +112,25 @@ class SingleSimulation:
     def step(self, action: np.ndarray) -> None:
         """See :class:`Simulation`."""
         self._ctrl[:] = action
+        self._stale = False
         mujoco.mj_step(self.model, self._data, self._frame_skip)
         if self._contact_forces:
             mujoco.mj_rnePostConstraint(self.model, self._data)
 
     def reset(self, indices: Sequence[int], states: Sequence[InitialState]) -> None:
         """See :class:`Simulation`."""
+        self._stale = False
         for state in states:
             _reset(self.model, self._data, state)
 
     def data(self, index: int) -> mujoco.MjData:
         """See :class:`Simulation`."""
+        if self._stale:
+            self._stale = False
+            state = self.get_state()
+            mujoco.mj_forward(self.model, self._data)
+            # mj_forward starts the next step's solver from another place
+            mujoco.mj_setState(self.model, self._data, state[0], _STATE)
         return self._data
 
     def get_state(self) -> np.ndarray:
@@ -128,6 +140,7 @@ class SingleSimulation:
     def set_state(self, state: np.ndarray) -> None:
         """See :class:`Simulation`."""
         _set_states(self.model, [self._data], state)
+        self._stale = True
 
 
 class BatchSimulation:
@@ -164,6 +177,7 @@ class BatchSimulation:
         # One environment in a call never leaves the calling thread.
         self._single = [np.array([index], dtype=np.int32) for index in range(self.num_envs)]
         self._initial = batch.state[0].copy()
+        self._stale = np.zeros(self.num_envs, dtype=bool)
         # Functions, not bound methods, which would keep each other and the threads alive.
         ways = (BatchSimulation._step_on_pool, BatchSimulation._step_here)
         self._step: Callable[[BatchSimulation], None] = FasterWay(*ways) if num_threads > 1 else ways[0]
@@ -183,6 +197,7 @@ class BatchSimulation:
     def step(self, action: np.ndarray) -> None:
         """See :class:`Simulation`."""
         self._ctrl[:] = action
+        self._stale[:] = False
         self._step(self)
 
     def _step_on_pool(self) -> None:
@@ -195,6 +210,7 @@ class BatchSimulation:
     def reset(self, indices: Sequence[int], states: Sequence[InitialState]) -> None:
         """See :class:`Simulation`."""
         groups = self._groups(indices)
+        self._stale[indices] = False
         if self._batch.persistent:
             for ids in groups:
                 self._batch.reset(ids, stage=mujoco.mjtStage.mjSTAGE_NONE.value)
@@ -211,7 +227,7 @@ class BatchSimulation:
         if index not in self._views:
             self._views[index] = mujoco.MjData(self.model)
         data = self._batch.get_data(index, self._views[index])
-        if not self._batch.persistent:
+        if self._stale[index] or not self._batch.persistent:
             mujoco.mj_forward(self.model, data)
         return data
 
@@ -225,6 +241,7 @@ class BatchSimulation:
             for ids in self._groups(range(self.num_envs)):
                 self._batch.reset(ids, stage=mujoco.mjtStage.mjSTAGE_NONE.value)
         self._batch.state[:] = state
+        self._stale[:] = True
 
     def _groups(self, indices: Sequence[int]) -> list[np.ndarray]:
         """Return the environments of each call: all at once only where threads are there and worth it."""

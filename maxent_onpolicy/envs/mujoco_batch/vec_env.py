@@ -1,7 +1,6 @@
 """The ``VecEnv`` on a batch of MuJoCo simulations."""
 
 import os
-import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -18,6 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
 from maxent_onpolicy.envs.discretize import DiscretizeActions
+from maxent_onpolicy.envs.headless import prepare_rendering
 from maxent_onpolicy.envs.mujoco_batch.custom import CustomEnv, CustomTask, MujocoTask
 from maxent_onpolicy.envs.mujoco_batch.episodes import Episodes
 from maxent_onpolicy.envs.mujoco_batch.gymnasium_tasks import constructor_arguments, layers, task_of, time_limit
@@ -215,15 +215,17 @@ class MujocoBatchVecEnv(VecEnv):
         wrapped = monitored or any(isinstance(layer, wrapper_class) for layer in layers(self._env)[:-1])
         return [wrapped for _ in self._get_indices(indices)]
 
-    def get_images(self) -> Sequence[np.ndarray | None]:
-        """Return an image ``[height, width, 3]`` of each environment; ``None`` in another render mode."""
+    def get_images(self, indices: VecEnvIndices = None) -> Sequence[np.ndarray | None]:
+        """Return an image ``[height, width, 3]`` of each environment, or of those asked for.
+
+        In another render mode than ``"rgb_array"`` it is ``None``.
+        """
+        chosen = self._get_indices(indices)
         if self.render_mode != "rgb_array":
             warnings.warn(f"images need render_mode='rgb_array', not {self.render_mode!r}", stacklevel=2)
-            return [None for _ in range(self.num_envs)]
-        # MuJoCo's default, GLFW, fails on a machine without a screen.
-        if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            os.environ.setdefault("MUJOCO_GL", "egl")
-        return [self._view(index).render() for index in range(self.num_envs)]
+            return [None for _ in chosen]
+        prepare_rendering()
+        return [self._view(index).render() for index in chosen]
 
     def get_state(self) -> dict[str, Any]:
         """Return everything that determines the future, as numpy arrays and JSON values."""
