@@ -2,7 +2,7 @@
 # Measure the speed of this package against its peers, alternately in fresh processes: set up .venv, install the peers in
 # .speed_envs, run, write tables and a figure into results/speed. Leave the machine alone meanwhile.
 #
-#   bash scripts/speed.sh                 about 25 minutes on two cores, after the download
+#   bash scripts/speed.sh                 about 35 minutes on two cores, after the download
 #   bash scripts/speed.sh --quick         does everything work? about five minutes, into my_results/speed
 #   bash scripts/speed.sh --help          all options, among them checkouts of CleanRL and LeanRL
 #

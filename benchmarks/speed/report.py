@@ -22,6 +22,8 @@ MEASURED = {
     "width": ("SB3, ms", "ours, ms"),
     "floor": ("Update, ms",),
     "trpo": ("Steps/s",),
+    "sac": ("Steps/s",),
+    "sac-targets": ("Measured",),
 }
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from benchmarks.speed import workloads
 from benchmarks.speed.summary import Measurements, Summary, break_even
-from benchmarks.speed.targets import TARGETS, TRPO_LIMIT, evaluate, is_met
+from benchmarks.speed.targets import SAC_LIMITS, TARGETS, TRPO_LIMIT, evaluate, is_met
 from benchmarks.speed.workloads import Contender, Workload
 from maxent_onpolicy.evaluation.tables import Table
 
@@ -16,6 +16,9 @@ ALL = (*workloads.CPU_WORKLOADS, *workloads.GPU_WORKLOADS)
 HEADLINE = ("sb3", "sbx", "tianshou", "cleanrl", "leanrl", "leanrl-compiled", "ours")
 PEERS = tuple(each for each in workloads.CPU_WORKLOADS if each.section == "peers")
 TRPO = next(each for each in workloads.CPU_WORKLOADS if each.name == "trpo")
+SAC = next(each for each in workloads.CPU_WORKLOADS if each.name == "sac")
+#: Whose fastest setting counts, by what ``SAC_LIMITS`` calls them.
+SAC_SETTINGS = {"SB3": ("sb3-sac", "sb3-sac-2t"), "SBX": ("sbx-sac",), "ours": ("ours-sac", "ours-sac-2t")}
 TIERS = ("ours", "ours-no-compiler", "ours-compiled", "ours-eager", "ours-dummy", "maxent", "maxent-own")
 #: Observation and action sizes, for counting operations.
 SIZES = {"HalfCheetah-v5": (17, 6)}
@@ -24,6 +27,7 @@ NOT_RUN, FAILED = "–", "failed"
 
 def all_tables(measured: Measurements) -> list[Table]:
     """Return every table, in the order of the report."""
+    known = {row["workload"] for row in measured.rows}
     return [
         peers(measured),
         targets(measured),
@@ -35,7 +39,8 @@ def all_tables(measured: Measurements) -> list[Table]:
         widths(measured),
         floor(measured),
         gpu(measured),
-        *([trust_regions(measured)] if any(row["workload"] == TRPO.name for row in measured.rows) else []),
+        *([trust_regions(measured)] if TRPO.name in known else []),
+        *([soft(measured), soft_targets(measured)] if SAC.name in known else []),
     ]
 
 
@@ -127,6 +132,40 @@ def trust_regions(measured: Measurements) -> Table:
     caption = "HalfCheetah-v5, 8 environments, 2,048 steps a rollout, two 64×64 tanh networks, each at its defaults. "
     caption += f"Aimed at: {TRPO_LIMIT:g} times sb3-contrib."
     return _table("trpo", "Trust regions", caption, columns, rows, (0, 0, 1))
+
+
+def soft(measured: Measurements) -> Table:
+    """SAC against SB3's and SBX's, apart from the other comparisons: older measurements do not have it."""
+    best = measured.fastest(SAC.name, SAC_SETTINGS["SB3"])
+    rows = []
+    for contender in SAC.contenders:
+        speed, update = (
+            measured.summary(SAC.name, contender.name, column) for column in ("steps_per_second", "update_ms")
+        )
+        times = measured.ratio(SAC.name, contender.name, best) if best else None
+        rows.append((contender.label, speed, update, times))
+    columns = ["Library", "Steps/s", "Update, ms", "times SB3's fastest"]
+    caption = (
+        f"HalfCheetah-v5, 1 environment, one update a step, batches of {SAC.batch_size}, {SAC.width}×{SAC.width} relu "
+        f"networks, each at its defaults. Update: the milliseconds of {SAC.n_steps} updates. SBX's threads are JAX's."
+    )
+    return _table("sac", "Soft actor-critic", caption, columns, rows, (0, 0, 1))
+
+
+def soft_targets(measured: Measurements) -> Table:
+    """What was aimed at with SAC, what came out."""
+    data, text = [], []
+    ours = measured.fastest(SAC.name, SAC_SETTINGS["ours"])
+    for library, limit in SAC_LIMITS.items():
+        other = measured.fastest(SAC.name, SAC_SETTINGS[library])
+        found = measured.ratio(SAC.name, ours, other) if ours and other else None
+        verdict = "not measured" if found is None else "met" if found.median >= limit else "missed"
+        data.append((f"SAC: times {library}", limit, found and found.median, verdict))
+        text.append((f"SAC: times {library}", f"≥ {limit:g}", ratio_text(found, digits=2), verdict))
+    columns = ["Target", "Limit", "Measured", "Verdict"]
+    caption = "Ratios of medians, in brackets the spread within rounds. Of several settings the fastest counts."
+    frames = pd.DataFrame(data, columns=columns), pd.DataFrame(text, columns=columns)
+    return Table("sac-targets", "Targets of SAC", caption, *frames)
 
 
 def tiers(measured: Measurements) -> Table:

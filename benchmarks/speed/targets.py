@@ -31,6 +31,8 @@ class Target(NamedTuple):
 
 #: Steps a second of our TRPO over sb3-contrib's.
 TRPO_LIMIT = 3.0
+#: Steps a second of our SAC over SB3's and over SBX's, everybody with as many threads as serve it best.
+SAC_LIMITS = {"SB3": 2.0, "SBX": 1.0}
 OURS = ("ours",)
 TARGETS = (
     Target("8 environments, minibatch 64: times SB3", "envs-8", OURS, ("sb3",), 8),

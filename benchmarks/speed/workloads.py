@@ -1,8 +1,9 @@
 """What is measured: workloads, and who runs them. Data only; nothing here measures.
 
 Every workload is PPO on 2,048 steps a rollout, 10 epochs, two 64×64 tanh networks, no normalisation, unless it says
-otherwise. A contender is one library in one setting. All contenders of a workload run in turn, round after round, each
-in a process of its own.
+otherwise; an off-policy algorithm makes one update a step, and its iterations are so many steps with their updates. A
+contender is one library in one setting. All contenders of a workload run in turn, round after round, each in a process
+of its own.
 """
 
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 ROLLOUT = 2048
+OFF_POLICY_STEPS = 512
 GPU_HORIZON = 32
 
 
@@ -83,6 +85,18 @@ OURS_TRPO_EAGER = replace(
     ours("ours-trpo-eager", "our TRPO, engine='eager'", "TRPO", keywords={"engine": "eager"}), warmup=1, iterations=4
 )
 MAXENT_TRPO = ours("maxent-trpo", "MaxEntTRPO", "MaxEntTRPO")
+# An iteration of SAC is 512 updates: one is warm-up enough for compilers and caches.
+SB3_SAC = replace(SB3, name="sb3-sac", label="SB3's SAC", options={"algorithm": "SAC"})
+SB3_SAC_2T = replace(SB3_SAC, name="sb3-sac-2t", label="SB3's SAC, two threads", threads=2)
+SBX_SAC = replace(SBX, name="sbx-sac", label="SBX's SAC", warmup=1, options={"algorithm": "SAC"})
+OURS_SAC = replace(ours("ours-sac", "our SAC", "SAC"), warmup=1, iterations=4)
+OURS_SAC_2T = replace(OURS_SAC, name="ours-sac-2t", label="our SAC, two threads", threads=2)
+OURS_SAC_EAGER = replace(
+    OURS_SAC,
+    name="ours-sac-eager",
+    label="our SAC, engine='eager'",
+    options={"algorithm": "SAC", "keywords": {"engine": "eager"}},
+)
 ENVIRONMENTS = Contender("environments", "environments alone", "run_environments.py", "ours", 4, 16)
 PRODUCTS = Contender("products", "matrix products alone", "run_products.py", "ours", 4, 16)
 
@@ -99,7 +113,7 @@ class Workload:
         env_id: Gymnasium id.
         n_envs: environments stepped together.
         batch_size: of a minibatch.
-        n_steps: a rollout, per environment.
+        n_steps: a rollout, per environment; off-policy: what counts as one.
         n_epochs: passes over a rollout.
         width: units in each of the two hidden layers.
         device: ``"cpu"`` or ``"cuda"``.
@@ -203,6 +217,18 @@ CPU_WORKLOADS: tuple[Workload, ...] = (
         (SB3_TRPO, OURS_TRPO, OURS_TRPO_EAGER, MAXENT_TRPO),
         section="trpo",
         batch_size=128,
+    ),
+    Workload(
+        "sac",
+        "SAC, 1 environment, batch 256, 256×256",
+        "sac",
+        (SB3_SAC, SB3_SAC_2T, SBX_SAC, OURS_SAC, OURS_SAC_2T, OURS_SAC_EAGER),
+        n_envs=1,
+        n_steps=OFF_POLICY_STEPS,
+        batch_size=256,
+        n_epochs=1,
+        width=256,
+        rounds=3,
     ),
     cpu_workload("start-up", "first start of the compiled engine", (COMPILED_COLD,), section="start-up", rounds=2),
     cpu_workload("breakdown", "parts of an iteration", (SB3, OURS), section="breakdown", breakdown=True, rounds=2),

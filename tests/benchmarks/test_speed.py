@@ -109,7 +109,8 @@ def test_names_identify() -> None:
 @pytest.mark.parametrize("workload", [*CPU_WORKLOADS, *GPU_WORKLOADS], ids=lambda each: each.name)
 def test_every_contender_has_a_script_and_whole_minibatches(workload: workloads.Workload) -> None:
     assert workload.rollout % workload.batch_size == 0
-    assert workload.device == "cuda" or workload.rollout == workloads.ROLLOUT
+    steps = workloads.OFF_POLICY_STEPS if workload.section == "sac" else workloads.ROLLOUT
+    assert workload.device == "cuda" or workload.rollout == steps
     for contender in workload.contenders:
         assert (ROOT / "benchmarks" / "speed" / "peers" / contender.script).is_file()
         message = workload.message(contender, 0, {"cleanrl": "x", "leanrl": "y"})
@@ -337,6 +338,20 @@ def test_targets_take_the_fastest_setting_and_the_right_direction() -> None:
     assert (times["Measured"], times["Verdict"]) == (5.0, "met")
     assert (alone["Measured"], alone["Verdict"]) == (2.6, "missed")
     assert other["Verdict"] == "not measured"
+
+
+def test_sac_is_judged_by_everybodys_fastest_setting() -> None:
+    rows = [
+        row("sac", "sb3-sac", steps_per_second=100.0),
+        row("sac", "sb3-sac-2t", steps_per_second=120.0),
+        row("sac", "sbx-sac", steps_per_second=300.0),
+        row("sac", "ours-sac", steps_per_second=200.0),
+        row("sac", "ours-sac-2t", steps_per_second=252.0),
+    ]
+    table = next(each for each in tables.all_tables(Measurements(rows)) if each.name == "sac-targets")
+
+    assert list(table.text["Verdict"]) == ["met", "missed"]
+    assert list(table.data["Measured"]) == pytest.approx([2.1, 0.84])
 
 
 def test_peers_show_what_was_not_run_and_what_failed() -> None:

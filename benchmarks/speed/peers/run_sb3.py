@@ -1,4 +1,4 @@
-"""Stable-Baselines3's PPO, or sb3-contrib's TRPO, on SB3's DummyVecEnv; SB3 advises the CPU for MLPs."""
+"""Stable-Baselines3's PPO or SAC, or sb3-contrib's TRPO, on SB3's DummyVecEnv; SB3 advises the CPU for MLPs."""
 
 import measure  # first: starts the clock
 
@@ -11,6 +11,8 @@ workload = measure.read_workload()
 torch.set_num_threads(workload["threads"])
 if workload["options"].get("algorithm") == "TRPO":
     from sb3_contrib import TRPO as Algorithm
+elif workload["options"].get("algorithm") == "SAC":
+    from stable_baselines3 import SAC as Algorithm
 else:
     from stable_baselines3 import PPO as Algorithm
 env = make_vec_env(workload["env_id"], workload["n_envs"], workload["seed"])

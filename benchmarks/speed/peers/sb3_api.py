@@ -10,12 +10,15 @@ def train(workload: dict[str, Any], algorithm: Any, env: Any, packages: tuple[st
 
     Args:
         workload: what to run.
-        algorithm: class with the constructor of SB3's PPO, or of sb3-contrib's TRPO, whose critic is trained for
-            ``n_epochs``.
+        algorithm: class with the constructor of SB3's PPO, of sb3-contrib's TRPO, whose critic is trained for
+            ``n_epochs``, or of SB3's SAC.
         env: the vectorised environments.
         packages: whose versions to report.
         **keywords: further keywords of the constructor.
     """
+    if algorithm.__name__ == "SAC":
+        train_off_policy(workload, algorithm, env, packages, **keywords)
+        return
     steps = workload["n_steps"] * workload["n_envs"]
     width = workload["width"]
     policy_kwargs = {"net_arch": {"pi": [width, width], "vf": [width, width]}} | keywords.pop("policy_kwargs", {})
@@ -37,6 +40,43 @@ def train(workload: dict[str, Any], algorithm: Any, env: Any, packages: tuple[st
     model.train = watch.timed(model.train, "update", ends_iteration=True)
     watch.begin()
     model.learn(steps * (workload["warmup"] + workload["iterations"]))
+    watch.report(steps, packages)
+
+
+def train_off_policy(
+    workload: dict[str, Any], algorithm: Any, env: Any, packages: tuple[str, ...], **keywords: Any
+) -> None:
+    """Call ``learn`` with one update a step and report; an iteration ends after ``n_steps`` calls of ``train()``.
+
+    The random steps before the first update count with the first iteration, which is warm-up. Arguments are those of
+    :func:`train`.
+    """
+    width, steps = workload["width"], workload["n_steps"]
+    model = algorithm(
+        "MlpPolicy",
+        env,
+        batch_size=workload["batch_size"],
+        train_freq=1,
+        gradient_steps=1,
+        policy_kwargs={"net_arch": [width, width]},
+        seed=workload["seed"],
+        device=workload["device"],
+        **keywords,
+    )
+    watch = measure.Stopwatch(workload["warmup"])
+    update = watch.timed(model.train, "update")
+    updates = 0
+
+    def train_and_count(*arguments: Any, **options: Any) -> None:
+        nonlocal updates
+        update(*arguments, **options)
+        updates += 1
+        if updates % steps == 0:
+            watch.end_iteration()
+
+    model.train = train_and_count
+    watch.begin()
+    model.learn(model.learning_starts + steps * (workload["warmup"] + workload["iterations"]))
     watch.report(steps, packages)
 
 
