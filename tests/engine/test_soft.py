@@ -12,6 +12,8 @@ from torch import nn
 
 from maxent_onpolicy import SAC
 from maxent_onpolicy.engine.soft.engine import SoftEngine, why_not_soft
+from maxent_onpolicy.engine.soft.graphs import MOST_RECORDINGS, RecordedSteps
+from maxent_onpolicy.engine.soft.update import SoftUpdate
 
 NETWORKS = {"net_arch": {"pi": [12, 7], "qf": [9, 10]}}
 
@@ -33,7 +35,7 @@ class Plain(gym.Env):
 
 def model_of(cls=SAC, env=None, policy="MlpPolicy", **kwargs):
     kwargs = {"policy_kwargs": copy.deepcopy(NETWORKS), "batch_size": 32, "buffer_size": 100, "seed": 0} | kwargs
-    model = cls(policy, env or Plain(), device="cpu", **kwargs)
+    model = cls(policy, env or Plain(), **{"device": "cpu"} | kwargs)
     rng = np.random.default_rng(1)
     for _ in range(90):
         observation, successor = rng.normal(size=(2, 1, 4))
@@ -90,6 +92,89 @@ def test_steps_equal_those_of_sb3(kwargs):
         assert theirs.keys() == mine.keys()
         for name, value in theirs.items():
             torch.testing.assert_close(mine[name], value, atol=2e-6, rtol=1e-4, msg=name)
+
+
+def as_on_a_gpu(model, record):
+    """Let the update work as on a GPU, with ``record`` in the place of CUDA graphs."""
+    model._choose_engine()
+    engine = model._engine
+    engine._update = update = SoftUpdate(engine.model, engine._temperature, model.batch_size, on_device=True)
+    parts = (engine.model.actor, engine.model.critic, engine._temperature)
+    changed = [tensor for part in parts for tensor in part.state]
+    update.recorded = RecordedSteps([*changed, engine.model.target.flat, update._metrics], record)
+    return update
+
+
+@pytest.mark.parametrize("kwargs", CASES.values(), ids=CASES)
+def test_recorded_steps_equal_those_of_sb3(kwargs):
+    """What a CUDA graph would record and replay, called instead; the graphs themselves need a GPU."""
+    recordings = []
+
+    def record(step):
+        step()  # as the real one, which needs it for the libraries' choices
+        recordings.append(step)
+        return step
+
+    settings = [{"learning_rate": lambda left: 1e-3 * left + 1e-4} | copy.deepcopy(kwargs) for _ in range(2)]
+    stock, ours = model_of(sb3.SAC, **settings[0]), model_of(engine="packed", **settings[1])
+    update = as_on_a_gpu(ours, record)
+    for left in (1.0, 0.25):  # the learning rate changes, and nothing is recorded again
+        for model in (stock, ours):
+            model._current_progress_remaining = left
+        logged, expected = learn_from(ours, 4, 2), learn_from(stock, 4, 2)
+        assert ours._engine._update is update
+        for name, value in expected.items():
+            assert logged[name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
+        theirs, mine = parts(stock), parts(ours)
+        for name, value in theirs.items():
+            torch.testing.assert_close(mine[name], value, atol=2e-5, rtol=1e-3, msg=name)
+    assert len(recordings) == (2 if "target_update_interval" in kwargs else 1)
+
+
+def test_other_constants_are_recorded_anew_and_few_are_kept():
+    made = []
+    model = model_of(engine="packed")
+    update = as_on_a_gpu(model, lambda step: made.append(step) or step)
+    for tau in (0.1, 0.2, 0.1):
+        model.tau = tau
+        learn_from(model, 1)
+    assert len(made) == 2
+    model.actor.optimizer.param_groups[0]["eps"] = 1e-6
+    learn_from(model, 1)
+    assert len(made) == 3
+    for step in range(20):
+        model.tau = step / 20
+        learn_from(model, 1)
+    assert len(update.recorded._recorded) == MOST_RECORDINGS
+
+
+def test_what_cannot_be_recorded_is_computed_and_the_log_says_why(caplog):
+    attempts = []
+
+    def record(step):
+        attempts.append(step)
+        step()
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    stock, ours = model_of(sb3.SAC), model_of(engine="packed")
+    as_on_a_gpu(ours, record)
+    for model in (stock, ours):
+        learn_from(model, 3)
+    for name, value in parts(stock).items():
+        torch.testing.assert_close(parts(ours)[name], value, atol=2e-6, rtol=1e-4, msg=name)
+    assert len(attempts) == 1
+    assert "not permitted when stream is capturing" in caplog.text
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpus_graph_computes_what_autograd_does():
+    models = [model_of(cls, device="cuda") for cls in (sb3.SAC, SAC)]
+    for model in models:
+        learn_from(model, 4, 2)
+    stock, ours = models
+    assert all(step is not None for step in ours._engine._update.recorded._recorded.values())
+    for name, value in parts(stock).items():
+        torch.testing.assert_close(parts(ours)[name], value, atol=2e-5, rtol=1e-3, msg=name)
 
 
 def test_gradients_equal_those_of_autograd():

@@ -90,6 +90,7 @@ class TrainedNetworks(FlatNetworks):
         self.optimizer = optimizer
         self.gradient, self.mean, self.square = (torch.zeros_like(self.flat) for _ in range(3))
         self._step = torch.zeros((), device=self.flat.device)
+        self._rate = Rate(self.flat.device)
         self._lists: tuple[list[Tensor], ...] = (
             *([vector] for vector in (self.flat, self.gradient, self.mean, self.square)),
             [],
@@ -108,7 +109,8 @@ class TrainedNetworks(FlatNetworks):
                     view.copy_(state[name])
                 state[name] = view
             state.setdefault("step", torch.tensor(0.0))
-            self._step.fill_(float(state["step"]))
+            self._steps_made = float(state["step"])
+            self._step.fill_(self._steps_made)
             self._states.append((state, state["exp_avg"], state["exp_avg_sq"]))
 
     def is_attached(self) -> bool:
@@ -119,29 +121,77 @@ class TrainedNetworks(FlatNetworks):
             for (parameter, _), (state, mean, square) in zip(self._places, self._states, strict=True)
         )
 
+    @property
+    def state(self) -> tuple[Tensor, ...]:
+        """What a step changes."""
+        return self.flat, self.mean, self.square, self._step
+
+    @property
+    def constants(self) -> tuple[Any, ...]:
+        """Python values that a step reads."""
+        return adam_constants(self.optimizer.param_groups[0])
+
+    def begin(self, on_device: bool) -> None:
+        """Read the learning rate for a series of steps.
+
+        Args:
+            on_device: whether steps are to find it in a tensor, where recorded steps see it change.
+        """
+        self._rate.take(self.optimizer.param_groups[0], on_device)
+
     def step(self) -> None:
         """Make a step of Adam with the gradient that lies there, as torch's own on each parameter would."""
         self._step += 1
-        adam_step(self._lists, self.optimizer.param_groups[0])
+        adam_step(self._lists, self.optimizer.param_groups[0], self._rate)
 
-    def publish(self) -> None:
-        """Tell the optimiser how many steps were made."""
-        step = self._step.item()
+    def publish(self, steps: int) -> None:
+        """Tell the optimiser that so many steps were made; counted here, because a device would have to be asked."""
+        self._steps_made += steps
         for state, _, _ in self._states:
-            state["step"].fill_(step)
+            state["step"].fill_(self._steps_made)
 
 
-def adam_step(lists: tuple[list[Tensor], ...], options: dict[str, Any]) -> None:
+class Rate:
+    """The learning rate of a series of steps: a number, or a tensor that keeps its place.
+
+    Args:
+        device: of the tensor.
+
+    Attributes:
+        value: what ``torch._fused_adam_`` takes.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._tensor = torch.zeros((), device=device)
+        self._held = 0.0
+        self.value: float | Tensor = 0.0
+
+    def take(self, options: dict[str, Any], on_device: bool) -> None:
+        """Read it from a parameter group of ``torch.optim.Adam``."""
+        rate = float(options["lr"])
+        if on_device and rate != self._held:
+            self._tensor.fill_(rate)
+            self._held = rate
+        self.value = self._tensor if on_device else rate
+
+
+def adam_constants(options: dict[str, Any]) -> tuple[Any, ...]:
+    """Return the Python values that :func:`adam_step` reads of a parameter group."""
+    return tuple(float(beta) for beta in options["betas"]), float(options["eps"])
+
+
+def adam_step(lists: tuple[list[Tensor], ...], options: dict[str, Any], rate: Rate) -> None:
     """Make a fused step.
 
     Args:
         lists: parameters, gradients, moments, the moments' maxima (unused) and steps.
         options: a parameter group of ``torch.optim.Adam``.
+        rate: its learning rate.
     """
     beta1, beta2 = options["betas"]
     torch._fused_adam_(
         *lists,
-        lr=float(options["lr"]),
+        lr=rate.value,
         beta1=beta1,
         beta2=beta2,
         weight_decay=0.0,

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maxent_onpolicy.engine.soft.parameters import adam_step
+from maxent_onpolicy.engine.soft.parameters import Rate, adam_constants, adam_step
 
 
 class Temperature:
@@ -38,7 +38,9 @@ class Temperature:
         for name in ("exp_avg", "exp_avg_sq"):
             self._state.setdefault(name, torch.zeros_like(self._log))
         self._state.setdefault("step", torch.tensor(0.0))
-        self._step.fill_(float(self._state["step"]))
+        self._steps_made = float(self._state["step"])
+        self._step.fill_(self._steps_made)
+        self._rate = Rate(self._log.device)
         moments = [self._state["exp_avg"]], [self._state["exp_avg_sq"]]
         self._moments = moments[0][0], moments[1][0]
         self._lists: tuple[list[Tensor], ...] = ([self._log], [self._gradient], *moments, [], [self._step])
@@ -58,10 +60,25 @@ class Temperature:
             and all(state.get(n) is m for n, m in zip(("exp_avg", "exp_avg_sq"), self._moments, strict=True))
         )
 
-    def begin(self) -> None:
-        """Start a series of steps."""
+    @property
+    def state(self) -> tuple[Tensor, ...]:
+        """What a step changes."""
+        return () if self._optimizer is None else (self._log, *self._moments, self._step, self._loss)
+
+    @property
+    def constants(self) -> tuple[Any, ...]:
+        """Python values that a step reads."""
+        return () if self._optimizer is None else adam_constants(self._optimizer.param_groups[0])
+
+    def begin(self, on_device: bool) -> None:
+        """Start a series of steps.
+
+        Args:
+            on_device: whether steps are to find the learning rate in a tensor, where recorded steps see it change.
+        """
         if self._optimizer is not None:
             self._loss.zero_()
+            self._rate.take(self._optimizer.param_groups[0], on_device)
 
     def step(self, log_prob: Tensor) -> Tensor:
         """Return the weight, a tensor of one element, and adjust what the next step will get.
@@ -76,12 +93,13 @@ class Temperature:
         torch.add(log_prob.mean().reshape(1), self._target, out=self._gradient).neg_()
         self._loss += (self._log * self._gradient).squeeze()
         self._step += 1
-        adam_step(self._lists, self._optimizer.param_groups[0])
+        adam_step(self._lists, self._optimizer.param_groups[0], self._rate)
         return weight
 
     def end(self, steps: int) -> dict[str, float]:
         """Tell the optimiser how many steps were made; return the mean loss if there is one."""
         if self._optimizer is None:
             return {}
-        self._state["step"].fill_(self._step.item())
+        self._steps_made += steps
+        self._state["step"].fill_(self._steps_made)
         return {"ent_coef_loss": self._loss.item() / steps}

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from maxent_onpolicy.engine.soft.graphs import RecordedSteps
 from maxent_onpolicy.engine.soft.model import SoftModel
 from maxent_onpolicy.engine.soft.networks import StackedRows
 from maxent_onpolicy.engine.soft.squashed import SquashedSamples
@@ -24,9 +25,13 @@ class SoftUpdate:
         model: the networks.
         temperature: the entropy's weight.
         batch_size: ``N``.
+        on_device: whether a step makes the same operations whatever the numbers are, reading none of them back; as
+            it must on a GPU. ``None``: where the model is not on the CPU.
     """
 
-    def __init__(self, model: SoftModel, temperature: Temperature, batch_size: int) -> None:
+    def __init__(
+        self, model: SoftModel, temperature: Temperature, batch_size: int, on_device: bool | None = None
+    ) -> None:
         self.model, self.temperature, self.batch_size = model, temperature, batch_size
         actor, critic, target = model.actor, model.critic, model.target
         count, actions, seen = batch_size, model.action_dim, model.observation_dim
@@ -44,6 +49,10 @@ class SoftUpdate:
         self._reward, self._done, self._discount, self._goal = (empty(count, 1) for _ in range(4))
         self._value_gradient = empty(count, actions)
         self._metrics = torch.zeros(len(METRICS), device=model.device)
+        self._on_device = model.device.type != "cpu" if on_device is None else on_device
+        changed = (*actor.state, *critic.state, target.flat, *temperature.state, self._metrics)
+        #: Makes steps by replaying them; ``None``: each is computed operator by operator.
+        self.recorded = RecordedSteps(changed) if model.device.type == "cuda" else None
 
     @torch.no_grad()
     def run(self, algorithm: "SAC", gradient_steps: int) -> dict[str, float]:
@@ -51,13 +60,15 @@ class SoftUpdate:
         self._metrics.zero_()
         buffer = algorithm.replay_buffer
         assert buffer is not None
-        self.temperature.begin()
+        actor, critic = self.model.actor, self.model.critic
+        for part in (actor, critic, self.temperature):
+            part.begin(self._on_device)
         for step in range(gradient_steps):
             self.take(buffer.sample(self.batch_size, env=algorithm._vec_normalize_env), algorithm.gamma)
             self._draw_noise()
-            self.step(algorithm.tau if step % algorithm.target_update_interval == 0 else None)
-        self.model.actor.publish()
-        self.model.critic.publish()
+            self._make_step(algorithm.tau if step % algorithm.target_update_interval == 0 else None)
+        actor.publish(gradient_steps)
+        critic.publish(gradient_steps)
         means = dict(zip(METRICS, (self._metrics / gradient_steps).tolist(), strict=True))
         return means | self.temperature.end(gradient_steps)
 
@@ -82,6 +93,14 @@ class SoftUpdate:
         """Draw the noise of both kinds of actions, in SB3's order."""
         self._samples.noise[: self.batch_size].normal_()
         self._samples.noise[self.batch_size :].normal_()
+
+    def _make_step(self, tau: float | None) -> None:
+        """Make a step, replaying a recorded one where steps are recorded."""
+        if self.recorded is None:
+            self.step(tau)
+            return
+        kind = (tau, self.model.actor.constants, self.model.critic.constants, self.temperature.constants)
+        self.recorded.run(lambda: self.step(tau), kind)
 
     def step(self, tau: float | None) -> None:
         """Make a gradient step on the batch and noise that lie there.
@@ -121,7 +140,7 @@ class SoftUpdate:
         """Move the actor up the smallest critic and its entropy; return that critic's values ``[N, 1]``."""
         seen = self.model.observation_dim
         value, choice = self._critic.forward(self._chosen).min(dim=0)
-        if self.model.device.type == "cpu":
+        if not self._on_device:
             gradient = self._critic.input_gradient_of_choice(choice.squeeze(1), seen, self._value_gradient)
         else:  # shapes that depend on numbers would have to be read back
             self._critic.output_delta.zero_().scatter_(0, choice[None], 1.0)
