@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -13,14 +14,27 @@ from stable_baselines3.common.buffers import ReplayBuffer as SB3ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule, TrainFreq, TrainFrequencyUnit
+from stable_baselines3.common.type_aliases import (
+    GymEnv,
+    MaybeCallback,
+    RolloutReturn,
+    Schedule,
+    TrainFreq,
+    TrainFrequencyUnit,
+)
+from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.sac.policies import SACPolicy
 
 from maxent_onpolicy.algorithms.off_policy_resume import ResumableOffPolicy
+from maxent_onpolicy.algorithms.resume import Resume
+from maxent_onpolicy.algorithms.sac_arguments import check_arguments
+from maxent_onpolicy.engine.episodes import DeviceEpisodes
 from maxent_onpolicy.engine.finite import NonFiniteError, array_is_finite, check_finite
 from maxent_onpolicy.engine.replay import ReplayBuffer
+from maxent_onpolicy.engine.rollout import as_numpy, steps_on_tensors
+from maxent_onpolicy.engine.soft.collect import collect_on_device
 from maxent_onpolicy.engine.soft.engine import SoftEngine, why_not_soft
-from maxent_onpolicy.validation import SB3ArgumentError, check_choice, check_integer, check_range
+from maxent_onpolicy.validation import check_choice
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +158,8 @@ class SAC(ResumableOffPolicy, sb3.SAC):
         )
 
     def _setup_model(self) -> None:
-        self._check_arguments()
+        check_choice("engine", self.engine, ENGINES)
+        check_arguments(self)
         plain = not isinstance(self.observation_space, spaces.Dict) and self.n_steps == 1
         if self.replay_buffer_class is None and plain and not self.optimize_memory_usage:
             self.replay_buffer_class = ReplayBuffer
@@ -153,65 +168,6 @@ class SAC(ResumableOffPolicy, sb3.SAC):
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
         check_choice("policy", policy_name, self.policy_aliases)
         return super()._get_policy_from_name(policy_name)
-
-    def _check_arguments(self) -> None:
-        check_choice("engine", self.engine, ENGINES)
-        if not callable(self.learning_rate):
-            check_range("learning_rate", self.learning_rate, 0)
-        for name, low in (
-            ("buffer_size", 1),
-            ("learning_starts", 0),
-            ("batch_size", 1),
-            ("gradient_steps", -1),
-            ("n_steps", 1),
-            ("target_update_interval", 1),
-        ):
-            check_integer(name, getattr(self, name), low)
-        check_range("tau", self.tau, 0, 1)
-        check_range("gamma", self.gamma, 0, 1)
-        self._check_train_freq()
-        self._check_temperature()
-
-    def _check_train_freq(self) -> None:
-        freq: Any = self.train_freq
-        number, unit = freq if isinstance(freq, tuple) and len(freq) == 2 else (freq, "step")
-        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-            raise ValueError(f"`train_freq` must be an integer of at least 1, or (integer, unit); got {freq!r}")
-        unit = unit.value if isinstance(unit, TrainFrequencyUnit) else unit
-        if unit not in ("step", "episode"):
-            raise ValueError(f"The unit of the `train_freq` must be either 'step' or 'episode' not '{unit}'!")
-        if unit == "episode" and self.env is not None and self.n_envs > 1:
-            raise SB3ArgumentError(
-                f"`train_freq={freq!r}` counts episodes, which needs a single environment, not {self.n_envs}: "
-                "you must use only one env when doing episodic training"
-            )
-
-    def _check_temperature(self) -> None:
-        value: Any = self.ent_coef
-        text = value.partition("_") if isinstance(value, str) else ("", "", "")
-        try:
-            if text[0] == "auto" and (text[1] == "" or float(text[2]) > 0):
-                pass
-            elif text[0] == "auto":
-                raise SB3ArgumentError(
-                    f"`ent_coef`: the initial value of ent_coef must be greater than 0, got {value!r}"
-                )
-            else:
-                check_range("ent_coef", float(value))
-        except (TypeError, ValueError) as error:
-            if isinstance(error, SB3ArgumentError):
-                raise
-            raise ValueError(
-                f"`ent_coef` must be a number, 'auto' or 'auto_' with a positive start value such as 'auto_0.1'; "
-                f"got {value!r}"
-            ) from None
-        if self.target_entropy != "auto":
-            try:
-                check_range("target_entropy", float(self.target_entropy))
-            except (TypeError, ValueError):
-                raise ValueError(
-                    f"`target_entropy` must be a finite number or 'auto', got {self.target_entropy!r}"
-                ) from None
 
     @property
     def update_to_data(self) -> float | None:
@@ -250,9 +206,64 @@ class SAC(ResumableOffPolicy, sb3.SAC):
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         # What changed since the last call is looked at once, hooks and layers too; within a call, what is cheap to see.
         self._engine = self._engine_chosen = None
+        last_obs = self._last_obs
         prepared = super()._setup_learn(*args, **kwargs)
+        if self._last_obs is not last_obs:  # the environments were reset
+            self.__dict__.pop("device_episodes", None)
         self._current_engine()
         return prepared
+
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        train_freq: TrainFreq,
+        replay_buffer: SB3ReplayBuffer,
+        action_noise: ActionNoise | None = None,
+        learning_starts: int = 0,
+        log_interval: int | None = None,
+    ) -> RolloutReturn:
+        """Collect transitions; see SB3. With the packed engine, environments on a device are never copied from it."""
+        engine = self._current_engine()
+        own = all(getattr(type(self), name) is getattr(SAC, name) for name in ("_sample_action", "_store_transition"))
+        # VecNormalize keeps and normalises what a buffer stores in numpy.
+        direct = own and self._vec_normalize_env is None and steps_on_tensors(env)
+        if direct and engine is not None and isinstance(replay_buffer, ReplayBuffer):
+            return collect_on_device(
+                self,
+                engine.model,
+                env,
+                callback,
+                train_freq,
+                replay_buffer,
+                action_noise,
+                learning_starts,
+                log_interval,
+            )
+        self._bring_observation_back()
+        return super().collect_rollouts(
+            env, callback, train_freq, replay_buffer, action_noise, learning_starts, log_interval
+        )
+
+    @cached_property
+    def device_episodes(self) -> DeviceEpisodes:
+        """Counts the episodes of environments on a device."""
+        return DeviceEpisodes(self.n_envs, self.device)
+
+    def _bring_observation_back(self) -> None:
+        """Let the last observation be arrays, as files and SB3's own loop need it."""
+        if isinstance(self._last_obs, torch.Tensor):
+            self._last_obs = as_numpy(self._last_obs)
+
+    def _capture_training_state(self) -> dict[str, Any]:
+        self._bring_observation_back()
+        running = self.device_episodes.get_state() if "device_episodes" in self.__dict__ else None
+        return super()._capture_training_state() | {"device_episodes": running}
+
+    def _restore_training_state(self, state: dict[str, Any], resume: Resume) -> None:
+        super()._restore_training_state(state, resume)
+        if resume is True and state.get("device_episodes") is not None:
+            self.device_episodes.set_state(state["device_episodes"])
 
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
@@ -345,14 +356,16 @@ class SAC(ResumableOffPolicy, sb3.SAC):
         progress_bar: bool = False,
     ) -> Self:
         """Train for ``total_timesteps`` environment steps; as SB3."""
-        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+        super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+        self._bring_observation_back()
+        return self
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the engine out of copies: its vectors share memory with this model's policy, not with the copy's."""
         return {name: value for name, value in self.__dict__.items() if name not in ("_engine", "_engine_chosen")}
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_engine", "_engine_chosen", "engine_message"]
+        return [*super()._excluded_save_params(), "_engine", "_engine_chosen", "engine_message", "device_episodes"]
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
+from maxent_onpolicy.envs.tensor import TensorStep
 from maxent_onpolicy.validation import check_choice, check_integer
 
 
@@ -115,6 +116,35 @@ class ReplayBuffer(SB3ReplayBuffer):
             self.timeouts[at] = 0.0
             for index in np.flatnonzero(done):
                 self.timeouts[at, index] = float(infos[index].get("TimeLimit.truncated", False))
+        self._advance()
+
+    def add_step(self, observation: Tensor, action: Tensor, step: TensorStep) -> None:
+        """Store one transition of each environment from tensors, reading none of them back.
+
+        Args:
+            observation: ``[B, ...]``, in which ``action`` was chosen.
+            action: ``[B, A]`` in ``[-1, 1]``.
+            step: what the environments returned for it; not normalised.
+        """
+        at = self.pos
+        successor = step.observation
+        assert isinstance(successor, Tensor)
+        final = step.final_observation
+        if isinstance(final, Tensor) and step.final_index is not None:
+            successor = successor.index_copy(0, step.final_index, final)
+        elif isinstance(final, Tensor):
+            # The successor of a terminated one has no value, whatever stands there.
+            successor = torch.where(step.truncated.reshape(-1, *[1] * (final.ndim - 1)), final, successor)
+        self._write(self.observations[at], observation)
+        self._write(self.next_observations[at], successor)
+        self._write(self.actions[at], action)
+        self._write(self.rewards[at], step.reward)
+        self._write(self.dones[at], step.terminated | step.truncated)
+        if self.handle_timeout_termination:
+            self._write(self.timeouts[at], step.truncated)
+        self._advance()
+
+    def _advance(self) -> None:
         self.pos += 1
         if self.pos == self.buffer_size:
             self.full = True

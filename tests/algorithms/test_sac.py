@@ -1,6 +1,7 @@
 """SAC: SB3's numbers, arguments and files."""
 
 import io
+from typing import ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -18,6 +19,7 @@ from maxent_onpolicy import SAC, make_vec_env
 from maxent_onpolicy.engine.finite import NonFiniteError
 from maxent_onpolicy.engine.replay import ReplayBuffer
 from maxent_onpolicy.engine.replay_files import FIELDS
+from maxent_onpolicy.engine.rollout import steps_on_tensors
 from maxent_onpolicy.envs import VecNormalize
 from maxent_onpolicy.envs.state import StateNotRestorableError
 
@@ -158,11 +160,76 @@ RESUMED = {
         lambda: make_vec_env(lambda: Noise(dictionary=True), 2, seed=3),
         {"policy": "MultiInputPolicy"},
     ),
+    "environments on tensors": (lambda: on_tensors(), {"buffer_size": 3000}),
     "coloured noise": (
         lambda: make_vec_env("Pendulum-v1", 2, seed=3),
         {"action_noise": OrnsteinUhlenbeckActionNoise(np.zeros(1), 0.3 * np.ones(1)), "ent_coef": 0.1},
     ),
 }
+
+
+def on_tensors(**kwargs):
+    return make_vec_env("Pendulum-v1", 3, seed=3, backend="torch", device="cpu", **kwargs)
+
+
+class Reads(BaseCallback):
+    """Remembers what callbacks see."""
+
+    seen: ClassVar[list] = []
+
+    def _init_callback(self):
+        self.seen = []
+
+    def _on_step(self):
+        names = ("actions", "buffer_actions", "new_obs", "rewards", "dones")
+        self.seen.append({name: np.array(self.locals[name]) for name in names})
+        assert len(self.locals["infos"]) == 3
+        return True
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [{}, {"train_freq": 4, "gradient_steps": 2}, {"action_noise": NormalActionNoise(np.zeros(1), 0.1 * np.ones(1))}],
+)
+def test_environments_on_tensors_give_the_transitions_that_they_give_numpy(kwargs, monkeypatch):
+    callbacks = Reads(), Reads()
+    env = on_tensors()
+    monkeypatch.setattr(env, "step_wait", None)  # the way through numpy
+    direct = make(env=env, buffer_size=3000, **kwargs).learn(3 * 210, callbacks[0], log_interval=2)
+    with monkeypatch.context() as patch:
+        patch.setattr("maxent_onpolicy.algorithms.sac.steps_on_tensors", lambda env: False)
+        detour = make(env=on_tensors(), buffer_size=3000, **kwargs).learn(3 * 210, callbacks[1], log_interval=2)
+    assert_same(detour, direct)
+    assert direct.replay_buffer.timeouts.sum() == 3
+    assert direct._episode_num == detour._episode_num == 3
+    for name in ("r", "l"):
+        ours, theirs = ([each[name] for each in model.ep_info_buffer] for model in (direct, detour))
+        assert ours == pytest.approx(theirs, abs=1e-3)
+        assert len(ours) == 3
+    for mine, theirs in zip(callbacks[0].seen, callbacks[1].seen, strict=True):
+        for name, value in theirs.items():
+            np.testing.assert_array_equal(mine[name], value)
+
+
+def test_what_does_not_fit_goes_through_numpy(monkeypatch):
+    def refuse(*args):
+        raise AssertionError
+
+    monkeypatch.setattr("maxent_onpolicy.algorithms.sac.collect_on_device", refuse)
+    make(env=on_tensors(), engine="eager").learn(60)
+    make(env=VecNormalize(on_tensors())).learn(60)
+    make(env=on_tensors(), replay_buffer_class=SB3ReplayBuffer).learn(60)
+    with pytest.raises(AssertionError):
+        make(env=on_tensors()).learn(60)
+
+
+def test_a_nan_from_environments_on_tensors_is_named(monkeypatch):
+    env = on_tensors()
+    step_tensor = type(env).step_tensor
+    broken = lambda self, action: (step := step_tensor(self, action))._replace(reward=step.reward * torch.nan)  # noqa: E731
+    monkeypatch.setattr(type(env), "step_tensor", broken)
+    with pytest.raises(NonFiniteError, match="reward"):
+        make(env=env).learn(60)
 
 
 def state(model):
@@ -205,6 +272,10 @@ def test_continues_bit_for_bit(tmp_path, make_env, kwargs):
     assert_same(whole, resumed)
     for name in ("r", "l"):
         assert [info[name] for info in whole.ep_info_buffer] == [info[name] for info in resumed.ep_info_buffer]
+    running = whole.device_episodes.get_state(), resumed.device_episodes.get_state()
+    for name, value in running[0].items():
+        np.testing.assert_array_equal(value, running[1][name])
+        assert bool(value.all()) == steps_on_tensors(whole.env)
 
 
 def test_a_checkpoint_from_within_learn_continues_bit_for_bit(tmp_path):
