@@ -33,7 +33,7 @@ from maxent_onpolicy.engine.finite import NonFiniteError, array_is_finite, check
 from maxent_onpolicy.engine.replay import ReplayBuffer
 from maxent_onpolicy.engine.rollout import as_numpy, steps_on_tensors
 from maxent_onpolicy.engine.soft.collect import collect_on_device
-from maxent_onpolicy.engine.soft.engine import SoftEngine, why_not_soft
+from maxent_onpolicy.engine.soft.engine import EagerEngine, SoftEngine, why_not_soft
 from maxent_onpolicy.validation import check_choice
 
 logger = logging.getLogger(__name__)
@@ -179,6 +179,11 @@ class SAC(ResumableOffPolicy, sb3.SAC):
             return None
         return self.gradient_steps / (freq.frequency * self.n_envs)
 
+    @property
+    def current_engine(self) -> SoftEngine | EagerEngine:
+        """The engine that trains this model, chosen when it is first needed; ``current_engine.name`` says which."""
+        return self._current_engine() or EagerEngine()
+
     def _current_engine(self) -> SoftEngine | None:
         """Return the packed engine, or ``None`` where SB3's own computation trains this model."""
         if self._engine is not None and self._engine.is_current(self) and self._engine_chosen == self.engine:
@@ -229,17 +234,8 @@ class SAC(ResumableOffPolicy, sb3.SAC):
         # VecNormalize keeps and normalises what a buffer stores in numpy.
         direct = own and self._vec_normalize_env is None and steps_on_tensors(env)
         if direct and engine is not None and isinstance(replay_buffer, ReplayBuffer):
-            return collect_on_device(
-                self,
-                engine.model,
-                env,
-                callback,
-                train_freq,
-                replay_buffer,
-                action_noise,
-                learning_starts,
-                log_interval,
-            )
+            rest = action_noise, learning_starts, log_interval
+            return collect_on_device(self, engine.model, env, callback, train_freq, replay_buffer, *rest)
         self._bring_observation_back()
         return super().collect_rollouts(
             env, callback, train_freq, replay_buffer, action_noise, learning_starts, log_interval

@@ -65,8 +65,8 @@ def test_same_seed_same_parameters_as_sb3(kwargs, engine):
     ours = make(SAC, noisy(n_envs), engine=engine, **kwargs).learn(60)
     assert ours.num_timesteps == stock.num_timesteps
     assert ours._n_updates == stock._n_updates > 0
-    packed = ours._engine is not None
-    assert packed == (engine == "auto" and not kwargs.get("use_sde"))
+    packed = ours.current_engine.name == "packed"
+    assert packed == (ours._engine is not None) == (engine == "auto" and not kwargs.get("use_sde"))
     assert difference(ours, stock) <= (2e-5 if packed else 0.0)
     assert [each["r"] for each in ours.ep_info_buffer] == [each["r"] for each in stock.ep_info_buffer]
 

@@ -29,12 +29,27 @@ def why_not_soft(algorithm: "SAC") -> str | None:
     return why_not_packed(algorithm.policy)
 
 
+class EagerEngine:
+    """Stands for SB3's own computation.
+
+    Attributes:
+        name: of the engine.
+    """
+
+    name = "eager"
+
+
 class SoftEngine:
     """Acts and updates with flat vectors.
 
     Args:
         algorithm: its policy must fit; see :func:`why_not_soft`.
+
+    Attributes:
+        name: of the engine.
     """
+
+    name = "packed"
 
     def __init__(self, algorithm: "SAC") -> None:
         self.model = SoftModel(algorithm.policy)
