@@ -25,7 +25,8 @@ class Difference:
 
 # How many of its own tests the stock class passes at least, and how many of all build it.
 # PPO of stable-baselines3 2.9.2 on the CPU: 233 passed, 5 skipped (2 need CUDA, 3 are combinations it lacks).
-LEAST = {"PPO": (230, 95), "SAC": (190, 95), "TRPO": (49, 24)}
+# SAC: 197 passed, 4 skipped, 100 built.
+LEAST = {"PPO": (230, 95), "SAC": (194, 98), "TRPO": (49, 24)}
 DIFFERENCES: dict[str, dict[str, Difference]] = {
     "maxent_onpolicy:PPO": {},
     "maxent_onpolicy:SAC": {
