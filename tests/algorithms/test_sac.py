@@ -93,11 +93,17 @@ class Storage(BaseCallback):
         self.ends = getattr(self, "ends", [])
         for index, done in enumerate(self.locals["dones"]):
             if done:
-                final = self.locals["infos"][index]["terminal_observation"]
+                final = self._final_observation(index)
                 normalized = self.model.get_vec_normalize_env()
                 raw = final.copy() if normalized is None else normalized.unnormalize_obs(final)
                 self.ends.append((self.n_calls - 1, index, raw))
         return True
+
+    def _final_observation(self, index):
+        step = self.locals.get("step")
+        if step is None:
+            return self.locals["infos"][index]["terminal_observation"]
+        return step.final_observation[index].numpy()  # infos of environments on a device carry no observations
 
 
 @pytest.mark.parametrize("backend", ["gymnasium", "torch"])
