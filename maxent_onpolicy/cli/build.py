@@ -11,7 +11,7 @@ from maxent_onpolicy.cli.config import RunConfig
 from maxent_onpolicy.cli.registry import build_hyperparameters, check_hyperparameters, is_stock, load_class
 from maxent_onpolicy.cli.values import UsageError
 from maxent_onpolicy.engine.distributed import world
-from maxent_onpolicy.envs.make import make_vec_env
+from maxent_onpolicy.envs.make import BACKENDS, make_vec_env
 from maxent_onpolicy.envs.normalize import VecNormalize
 
 
@@ -81,15 +81,23 @@ def check_runs(runs: Iterable[RunConfig], place: str) -> None:
             raise UsageError(f"{where}: {reason}") from error
 
 
+def device_of(config: RunConfig) -> str:
+    """Return where the run computes, as the algorithms' ``device``."""
+    return str(config.hyperparameters.get("device", "auto"))
+
+
 def _make_env(config: RunConfig, n_envs: int, seed: int) -> VecEnv:
     settings = config.environment
+    kwargs = settings["kwargs"]
+    if config.backend in BACKENDS and BACKENDS[config.backend].on_device:
+        kwargs = {"device": device_of(config)} | kwargs
     return make_vec_env(
         config.env_id,
         n_envs,
         seed,
         config.backend,
         discretize_bins=settings["discretize_bins"],
-        **settings["kwargs"],
+        **kwargs,
     )
 
 
@@ -105,7 +113,7 @@ def _normalized(env: VecEnv, config: RunConfig, *, training: bool) -> VecEnv:
         clip_obs=settings["clip_observation"],
         clip_reward=settings["clip_reward"],
         gamma=config.hyperparameters.get("gamma", 0.99),
-        device=config.hyperparameters.get("device", "auto"),
+        device=device_of(config),
     )
 
 
@@ -125,7 +133,7 @@ def restored_normalization(env: VecEnv, path: Path, config: RunConfig, trust_pic
     if not isinstance(env, VecNormalize):
         return env
     training, norm_reward = env.training, env.norm_reward
-    device = config.hyperparameters.get("device", "auto")
+    device = device_of(config)
     with path.open("rb") as file:
         pickled = file.read(1) == b"\x80"
     if pickled and not trust_pickle:

@@ -83,7 +83,7 @@ def main(arguments: list[str]) -> int:
     if options.normalization is not None and not normalized:
         raise UsageError(f"--normalization: {options.path} was trained without normalisation; leave the option out")
 
-    from maxent_onpolicy.cli.build import make_evaluation_env, restored_normalization
+    from maxent_onpolicy.cli.build import device_of, make_evaluation_env, restored_normalization
     from maxent_onpolicy.evaluation.protocol import evaluate_policy
 
     cls: Any = load_class(config.algorithm)
@@ -93,7 +93,7 @@ def main(arguments: list[str]) -> int:
         env = make_evaluation_env(config, options.episodes)
         if normalization is not None:
             env = restored_normalization(env, normalization, config, options.trust_pickle)
-        model = cls.load(model_path, device="auto")
+        model = cls.load(model_path, device=device_of(config))
         with _recording(env, options) as env:
             results = evaluate_policy(model, env, options.episodes, options.seed, options.modes)
     except (ValueError, OSError, ImportError, KeyError, zipfile.BadZipFile) as error:

@@ -20,7 +20,7 @@ from stable_baselines3.common.logger import Logger
 
 from maxent_onpolicy.algorithms.train_seeds import Join
 from maxent_onpolicy.callbacks import CheckpointCallback, write_checkpoint
-from maxent_onpolicy.cli.build import make_evaluation_env, make_model, make_training_env
+from maxent_onpolicy.cli.build import device_of, make_evaluation_env, make_model, make_training_env
 from maxent_onpolicy.cli.config import RunConfig
 from maxent_onpolicy.cli.lock import locked
 from maxent_onpolicy.cli.ranks import agree
@@ -190,17 +190,17 @@ def _train(
 def _continued(run: RunDirectory, config: RunConfig, reporter: Reporter) -> BaseAlgorithm:
     """Return the model at its checkpoint, ready to go on."""
     cls: Any = load_class(config.algorithm)
-    env = make_training_env(config)
+    env, device = make_training_env(config), device_of(config)
     try:
         if is_stock(cls):
             stock, reason = continue_stock(cls, run, config, env)
             reporter.message(f"{config.name}: goes on with new episodes, not bit for bit: {reason}")
             return stock
         try:
-            model: BaseAlgorithm = cls.load(run.checkpoint, env=env, resume=True)
+            model: BaseAlgorithm = cls.load(run.checkpoint, env, device, resume=True)
         except StateNotRestorableError as error:
             reporter.message(f"{config.name}: goes on with new episodes, not bit for bit: {error}")
-            model = cls.load(run.checkpoint, env=env, resume="new_episodes")
+            model = cls.load(run.checkpoint, env, device, resume="new_episodes")
     except _UNREADABLE as error:
         env.close()
         raise UsageError(f"{run.checkpoint} cannot be loaded ({error}); `--restart` starts the run over") from error

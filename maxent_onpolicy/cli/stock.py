@@ -7,7 +7,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from maxent_onpolicy.cli.build import restored_normalization
+from maxent_onpolicy.cli.build import device_of, restored_normalization
 from maxent_onpolicy.cli.config import RunConfig
 from maxent_onpolicy.cli.registry import hyperparameters
 from maxent_onpolicy.evaluation.runs import RunDirectory
@@ -31,7 +31,7 @@ def continue_stock(cls: Any, run: RunDirectory, config: RunConfig, env: VecEnv) 
     """
     if run.normalization.exists():
         env = restored_normalization(env, run.normalization, config)
-    model: BaseAlgorithm = cls.load(run.checkpoint, env=env)
+    model: BaseAlgorithm = cls.load(run.checkpoint, env, device_of(config))
     # Not the seed of the start: the run would see its first episodes again.
     sequence = np.random.SeedSequence([config.seed, model.num_timesteps])
     model.set_random_seed(int(sequence.generate_state(1)[0] >> 1))

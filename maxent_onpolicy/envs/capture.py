@@ -51,6 +51,7 @@ _CONFIGURATION = frozenset(
     | {"class_attributes", "results_writer"}
 )
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: not set for types that are static in C
+_NO_MORE_THAN = object.__basicsize__ + 16  # bytes of an object with a dictionary and weak references
 _LONG = 16  # lists of at least so many equal-typed numbers become arrays
 
 
@@ -106,8 +107,10 @@ def _is_rendering(value: Any) -> bool:
 def _is_python_object(value: Any) -> bool:
     """Whether all state of ``value`` is in its ``__dict__``: no base class keeps any in C or in slots."""
     bases = type(value).__mro__[:-1]
-    return hasattr(value, "__dict__") and all(
-        cls.__flags__ & _HEAP_TYPE and not vars(cls).get("__slots__") for cls in bases
+    return (
+        hasattr(value, "__dict__")
+        and type(value).__basicsize__ <= _NO_MORE_THAN
+        and all(cls.__flags__ & _HEAP_TYPE and not vars(cls).get("__slots__") for cls in bases)
     )
 
 

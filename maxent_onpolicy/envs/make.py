@@ -81,12 +81,14 @@ class Backend(NamedTuple):
         serves: whether this backend can build it *exactly* as requested, with what is installed.
         preference: ``"auto"`` takes the serving backend with the highest.
         needs: what must be given for it to serve, as error messages put it.
+        on_device: whether its environments live on a device, named by a keyword ``device``.
     """
 
     make: Callable[[EnvRequest], VecEnv]
     serves: Callable[[EnvRequest], bool]
     preference: int
     needs: str = ""
+    on_device: bool = False
 
 
 BACKENDS: dict[str, Backend] = {}
@@ -211,10 +213,18 @@ BACKENDS["mujoco_batch"] = Backend(
 )
 # Other generators of start states, and other arithmetic: only for who asks for them.
 BACKENDS["torch"] = Backend(
-    make_torch_vec_env, serves_torch, preference=-1, needs=f"{' or '.join(TORCH_ENVS)}, and neither {_LAYERS}"
+    make_torch_vec_env,
+    serves_torch,
+    preference=-1,
+    needs=f"{' or '.join(TORCH_ENVS)}, and neither {_LAYERS}",
+    on_device=True,
 )
 BACKENDS["mjx"] = Backend(
-    make_mjx_vec_env, serves_mjx, preference=-1, needs=f"one of {', '.join(MJX_TASKS)}, and neither {_LAYERS}"
+    make_mjx_vec_env,
+    serves_mjx,
+    preference=-1,
+    needs=f"one of {', '.join(MJX_TASKS)}, and neither {_LAYERS}",
+    on_device=True,
 )
 
 

@@ -118,7 +118,7 @@ def test_a_report_loads_no_torch(here):
         (["train", "PPO", "CartPole-v1", "--threads", "0"], "--threads must be at least 1, got 0"),
         (["train", "PPO", "CartPole-v1", "--device", "gpu"], "PPO on CartPole-v1: Expected one of cpu"),
         (["train", "PPO", "CartPole-v1", "--policy", "CnnPolicy"], "PPO on CartPole-v1: You should use NatureCNN only"),
-        (["train", "PPO", "CartPole-v1", "--results", str(PLACE / "config.json")], "--results: cannot write"),
+        (["train", "PPO", "CartPole-v1", *SHORT, "--results", str(PLACE / "config.json")], "--results: cannot write"),
         (["train", "PPO", "CartPole-v1", "--suite", "../up"], "the suite's name is the name of a directory"),
         (["train", "MaxEntPPO", "CartPole-v1", "--tau", "nan"], "`tau` must be a number of at least 0, a schedule"),
         (["report", "nowhere"], "there is no results directory nowhere"),

@@ -11,11 +11,14 @@ import pandas as pd
 import pytest
 from command_line import environment, wait_until
 
+from maxent_onpolicy import MaxEntPPO
 from maxent_onpolicy.cli import runner
+from maxent_onpolicy.cli.build import make_training_env
 from maxent_onpolicy.cli.config import make_config
 from maxent_onpolicy.cli.lock import locked
 from maxent_onpolicy.cli.runner import Reporter, Stopped, execute
 from maxent_onpolicy.cli.values import UsageError
+from maxent_onpolicy.envs.make import BACKENDS
 from maxent_onpolicy.evaluation.runs import RunDirectory
 
 SETTINGS: dict[str, Any] = {
@@ -36,6 +39,12 @@ def learning(run: RunDirectory) -> pd.DataFrame:
     """What was logged, without what depends on the clock."""
     frame = run.read_train()
     return frame.drop(columns=[name for name in frame if name == "wall_seconds" or name.startswith("time/")])
+
+
+def stop_soon(timesteps: int, results: object) -> None:
+    """Stop a run as the system does, in the middle of an iteration."""
+    if timesteps == 600:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +85,6 @@ def test_without_models_nothing_but_text_is_left(tmp_path):
 
 def test_a_run_stopped_by_a_signal_resumes_exactly(tmp_path, uninterrupted):
     run = make_run(tmp_path / "seed_1")
-
-    def stop_soon(timesteps: int, results: object) -> None:
-        if timesteps == 600:
-            os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Stopped):
         execute(run, reporter=Reporter(evaluated=stop_soon))
@@ -159,13 +164,41 @@ def test_an_unreadable_checkpoint_is_not_thrown_away(tmp_path):
     assert run.checkpoint.read_bytes() == b"no zip"
 
 
+def test_a_run_goes_on_where_it_computed_before(tmp_path, monkeypatch):
+    """Not on the GPU of a computer that has one."""
+    run = make_run(tmp_path / "seed_1")
+    with pytest.raises(Stopped):
+        execute(run, reporter=Reporter(evaluated=stop_soon))
+    devices, load = [], MaxEntPPO.load.__func__
+
+    def loading(cls, path, env, device="auto", **kwargs):
+        devices.append(device)
+        return load(cls, path, env, device, **kwargs)
+
+    monkeypatch.setattr(MaxEntPPO, "load", classmethod(loading))
+    execute(RunDirectory(run.path))
+    assert devices == ["cpu"]
+
+
+def test_environments_on_tensors_are_where_the_model_is(monkeypatch):
+    requests = []
+    backend = BACKENDS["torch"]
+
+    def making(request):
+        requests.append(request)
+        return backend.make(request)
+
+    monkeypatch.setitem(BACKENDS, "torch", backend._replace(make=making))
+    who = {"suite": "s", "label": "PPO", "algorithm": "PPO", "env_id": "CartPole-v1", "seed": 1}
+    make_training_env(make_config({**SETTINGS, "backend": "torch"}, "test", **who))
+    environment = {"kwargs": {"device": "cpu:0"}}
+    make_training_env(make_config({**SETTINGS, "backend": "torch", "environment": environment}, "test", **who))
+    assert [request.env_kwargs["device"] for request in requests] == ["cpu", "cpu:0"]
+
+
 def test_an_environment_without_a_state_resumes_with_its_statistics_and_says_so(tmp_path, monkeypatch):
     """Some environments hold what no file can: they go on with new episodes."""
     from gymnasium.envs.classic_control import CartPoleEnv
-
-    def stop_soon(timesteps: int, results: object) -> None:
-        if timesteps == 600:
-            os.kill(os.getpid(), signal.SIGTERM)
 
     original = CartPoleEnv.__init__
 

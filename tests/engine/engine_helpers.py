@@ -59,7 +59,9 @@ def share_rollout(source, target):
     for name in FIELDS:
         getattr(ours, name).copy_(getattr(theirs, name))
     ours.observation.copy_(theirs.observation)
-    ours.pos, ours._final = theirs.pos, theirs._final
+    ours.pos = theirs.pos
+    device = ours.reward.device
+    ours._final = [(step, index.to(device), seen.to(device)) for step, index, seen in theirs._final]
     target._last_obs, target._last_episode_starts = source._last_obs, source._last_episode_starts
 
 

@@ -100,6 +100,10 @@ class Pictures(gym.Env):
         return self.observation_space.sample(), float(action), self.np_random.random() < 0.1, False, {}
 
 
+# With SB3's 1e-5, Adam makes whole steps of gradients that are rounding alone, as many of a convolution are.
+STEADY = {"optimizer_kwargs": {"eps": 1e-3}}
+
+
 def whole_runs(policy, env, algorithm=MaxEntPPO, engines=("eager", "compiled"), steps=96, **kwargs):
     settings = {"n_steps": 32, "batch_size": 16, "n_epochs": 2, "seed": 1, "device": "cpu"} | kwargs
     return [algorithm(policy, env(), engine=engine, **settings).learn(steps) for engine in engines]
@@ -107,8 +111,8 @@ def whole_runs(policy, env, algorithm=MaxEntPPO, engines=("eager", "compiled"), 
 
 @pytest.mark.parametrize(("policy", "dictionary"), [("CnnPolicy", False), ("MultiInputPolicy", True)])
 def test_whole_runs_on_images_and_dictionaries_equal_eager_runs(traced, policy, dictionary):
-    eager, compiled = whole_runs(policy, lambda: Pictures(dictionary))
-    assert largest_difference(eager, compiled) < 1e-5
+    eager, compiled = whole_runs(policy, lambda: Pictures(dictionary), policy_kwargs=STEADY)
+    assert largest_difference(eager, compiled) < 1e-6
     torch.testing.assert_close(eager.rollout_buffer.action, compiled.rollout_buffer.action)
 
 

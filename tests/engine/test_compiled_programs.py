@@ -9,7 +9,7 @@ import pytest
 import torch
 from engine_helpers import largest_difference, make, parameters, random_envs, share_rollout, train_both
 from gymnasium import spaces
-from test_compiled import BOX, TANH, NoisyFeatures, Pictures, whole_runs
+from test_compiled import BOX, STEADY, TANH, NoisyFeatures, Pictures, whole_runs
 
 from maxent_onpolicy import PPO, MaxEntPPO
 from maxent_onpolicy.engine.compiled.cache import VARIABLE, cache_directory, kept_programs
@@ -52,8 +52,8 @@ def test_one_update_equals_autograds(algorithm, action_space, kwargs):
 
 @pytest.mark.parametrize(("policy", "dictionary"), [("CnnPolicy", False), ("MultiInputPolicy", True)])
 def test_images_and_dictionaries_give_eagers_parameters(policy, dictionary):
-    eager, compiled = whole_runs(policy, lambda: Pictures(dictionary))
-    assert largest_difference(eager, compiled) < 1e-5
+    eager, compiled = whole_runs(policy, lambda: Pictures(dictionary), policy_kwargs=STEADY)
+    assert largest_difference(eager, compiled) < 1e-6
 
 
 def test_twice_the_same_seed_gives_the_same_bits_and_dropout_draws_eagers_numbers():
