@@ -24,6 +24,7 @@ MEASURED = {
     "trpo": ("Steps/s",),
     "sac": ("Steps/s",),
     "sac-targets": ("Measured",),
+    "gpu-sac": ("Steps/s",),
 }
 
 

@@ -12,7 +12,7 @@ from benchmarks.speed.targets import SAC_LIMITS, TARGETS, TRPO_LIMIT, evaluate, 
 from benchmarks.speed.workloads import Contender, Workload
 from maxent_onpolicy.evaluation.tables import Table
 
-ALL = (*workloads.CPU_WORKLOADS, *workloads.GPU_WORKLOADS)
+ALL = (*workloads.CPU_WORKLOADS, *workloads.GPU_WORKLOADS, workloads.GPU_SAC)
 HEADLINE = ("sb3", "sbx", "tianshou", "cleanrl", "leanrl", "leanrl-compiled", "ours")
 PEERS = tuple(each for each in workloads.CPU_WORKLOADS if each.section == "peers")
 TRPO = next(each for each in workloads.CPU_WORKLOADS if each.name == "trpo")
@@ -40,7 +40,8 @@ def all_tables(measured: Measurements) -> list[Table]:
         floor(measured),
         gpu(measured),
         *([trust_regions(measured)] if TRPO.name in known else []),
-        *([soft(measured), soft_targets(measured)] if SAC.name in known else []),
+        *([soft(measured, SAC), soft_targets(measured)] if SAC.name in known else []),
+        *([soft(measured, workloads.GPU_SAC)] if workloads.GPU_SAC.name in known else []),
     ]
 
 
@@ -134,22 +135,25 @@ def trust_regions(measured: Measurements) -> Table:
     return _table("trpo", "Trust regions", caption, columns, rows, (0, 0, 1))
 
 
-def soft(measured: Measurements) -> Table:
+def soft(measured: Measurements, workload: Workload) -> Table:
     """SAC against SB3's and SBX's, apart from the other comparisons: older measurements do not have it."""
-    best = measured.fastest(SAC.name, SAC_SETTINGS["SB3"])
+    best = measured.fastest(workload.name, SAC_SETTINGS["SB3"])
     rows = []
-    for contender in SAC.contenders:
+    for contender in workload.contenders:
         speed, update = (
-            measured.summary(SAC.name, contender.name, column) for column in ("steps_per_second", "update_ms")
+            measured.summary(workload.name, contender.name, column) for column in ("steps_per_second", "update_ms")
         )
-        times = measured.ratio(SAC.name, contender.name, best) if best else None
+        times = measured.ratio(workload.name, contender.name, best) if best else None
         rows.append((contender.label, speed, update, times))
     columns = ["Library", "Steps/s", "Update, ms", "times SB3's fastest"]
     caption = (
         f"HalfCheetah-v5, 1 environment, one update a step, batches of {SAC.batch_size}, {SAC.width}×{SAC.width} relu "
         f"networks, each at its defaults. Update: the milliseconds of {SAC.n_steps} updates. SBX's threads are JAX's."
     )
-    return _table("sac", "Soft actor-critic", caption, columns, rows, (0, 0, 1))
+    title = "Soft actor-critic"
+    if workload.device == "cuda":
+        title, caption = f"{title} on a GPU", f"{caption} Networks and replay buffers on the GPU, the environment not."
+    return _table(workload.name, title, caption, columns, rows, (0, 0, 1))
 
 
 def soft_targets(measured: Measurements) -> Table:

@@ -155,6 +155,12 @@ class Workload:
         }
 
 
+def soft_workload(name: str, title: str, contenders: Iterable[Contender], **settings: Any) -> Workload:
+    """A workload of SAC with one update a step."""
+    sizes = {"n_envs": 1, "n_steps": OFF_POLICY_STEPS, "batch_size": 256, "n_epochs": 1, "width": 256, "rounds": 3}
+    return Workload(name, title, "sac", tuple(contenders), **(sizes | settings))
+
+
 @dataclass(frozen=True)
 class Job:
     """One process: a contender on a workload in one round."""
@@ -218,17 +224,10 @@ CPU_WORKLOADS: tuple[Workload, ...] = (
         section="trpo",
         batch_size=128,
     ),
-    Workload(
+    soft_workload(
         "sac",
         "SAC, 1 environment, batch 256, 256×256",
-        "sac",
         (SB3_SAC, SB3_SAC_2T, SBX_SAC, OURS_SAC, OURS_SAC_2T, OURS_SAC_EAGER),
-        n_envs=1,
-        n_steps=OFF_POLICY_STEPS,
-        batch_size=256,
-        n_epochs=1,
-        width=256,
-        rounds=3,
     ),
     cpu_workload("start-up", "first start of the compiled engine", (COMPILED_COLD,), section="start-up", rounds=2),
     cpu_workload("breakdown", "parts of an iteration", (SB3, OURS), section="breakdown", breakdown=True, rounds=2),
@@ -281,6 +280,15 @@ GPU_WORKLOADS: tuple[Workload, ...] = tuple(
     _gpu(env_id, n, ((SB3, OURS) if n <= _SB3_LIMIT else ()) + _on(backend))
     for env_id, backend in (("CartPole-v1", "torch"), ("HalfCheetah-v5", "mjx"))
     for n in _GPU_SIZES
+)
+
+
+#: Networks and replay buffer on the GPU, the environment on the CPU.
+GPU_SAC = soft_workload(
+    "gpu-sac",
+    "SAC on a GPU, 1 environment, batch 256, 256×256",
+    (SB3_SAC, SBX_SAC, OURS_SAC, OURS_SAC_EAGER),
+    device="cuda",
 )
 
 

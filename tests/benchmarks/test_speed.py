@@ -99,14 +99,14 @@ def test_absent_contenders_and_surplus_rounds_are_left_out() -> None:
 
 
 def test_names_identify() -> None:
-    everything = [*CPU_WORKLOADS, *GPU_WORKLOADS]
+    everything = [*CPU_WORKLOADS, *GPU_WORKLOADS, workloads.GPU_SAC]
 
     assert len({each.name for each in everything}) == len(everything)
     for each in everything:
         assert len({contender.name for contender in each.contenders}) == len(each.contenders)
 
 
-@pytest.mark.parametrize("workload", [*CPU_WORKLOADS, *GPU_WORKLOADS], ids=lambda each: each.name)
+@pytest.mark.parametrize("workload", [*CPU_WORKLOADS, *GPU_WORKLOADS, workloads.GPU_SAC], ids=lambda each: each.name)
 def test_every_contender_has_a_script_and_whole_minibatches(workload: workloads.Workload) -> None:
     assert workload.rollout % workload.batch_size == 0
     steps = workloads.OFF_POLICY_STEPS if workload.section == "sac" else workloads.ROLLOUT
@@ -352,6 +352,14 @@ def test_sac_is_judged_by_everybodys_fastest_setting() -> None:
 
     assert list(table.text["Verdict"]) == ["met", "missed"]
     assert list(table.data["Measured"]) == pytest.approx([2.1, 0.84])
+
+
+def test_sac_on_a_gpu_has_a_table_of_its_own() -> None:
+    rows = [row("gpu-sac", "sb3-sac", steps_per_second=100.0), row("gpu-sac", "ours-sac", steps_per_second=400.0)]
+    measured = {each.name: each for each in tables.all_tables(Measurements(rows))}
+
+    assert "sac" not in measured
+    assert list(measured["gpu-sac"].data["times SB3's fastest"].dropna()) == [1.0, 4.0]
 
 
 def test_peers_show_what_was_not_run_and_what_failed() -> None:
