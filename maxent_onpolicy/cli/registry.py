@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -164,7 +165,8 @@ def build_hyperparameters(values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UsageError: if a schedule or an activation function is misspelt.
     """
-    built = {name: _schedule(name, value) for name, value in values.items()}
+    # SB3's off-policy algorithms write into the `policy_kwargs` they get, which are the run's record
+    built = {name: _schedule(name, deepcopy(value)) for name, value in values.items()}
     policy = built.get("policy_kwargs")
     if isinstance(policy, Mapping) and isinstance(policy.get("activation_fn"), str):
         built["policy_kwargs"] = {**policy, "activation_fn": _activation(policy["activation_fn"])}

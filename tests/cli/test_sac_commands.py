@@ -1,11 +1,27 @@
 """SAC in the commands: a suite's runs, also on environments that step on tensors, reported and evaluated again."""
 
+from copy import deepcopy
+
 import pytest
 from command_line import run_command, write_suite
 
+from maxent_onpolicy.cli.build import make_model, make_training_env
+from maxent_onpolicy.cli.config import make_config
 from maxent_onpolicy.evaluation.runs import RunDirectory
 
 SAC = {"learning_starts": 64, "buffer_size": 1000, "batch_size": 16, "train_freq": [8, "step"], "device": "cpu"}
+
+
+@pytest.mark.parametrize("name", ["SAC", "SB3 SAC"])
+def test_making_a_model_leaves_the_settings_as_they_were_given(name):
+    """SB3 writes into the dictionary; a benchmark given again would find runs of other settings."""
+    hyperparameters = SAC | {"use_sde": True, "policy_kwargs": {"net_arch": [8]}}
+    who = {"suite": "s", "label": name, "algorithm": name, "env_id": "Pendulum-v1", "seed": 1}
+    settings = {"total_timesteps": 100, "n_envs": 1, "hyperparameters": hyperparameters}
+    config = make_config(deepcopy(settings), "test", **who)
+    before = deepcopy(config.to_json())
+    make_model(config, make_training_env(config))
+    assert config.to_json() == before
 
 
 @pytest.mark.slow
