@@ -29,21 +29,24 @@ MEASURED = {
 
 
 def write(store: Store) -> None:
-    """Write ``tables/``, ``figures/`` and ``report.md`` into the store's folder."""
+    """Write ``tables/``, ``figures/`` and ``report.md`` into the store's folder; nothing of what was not measured."""
     measured = Measurements(store.rows)
-    tables = all_tables(measured)
-    plot = speed_plot(measured)
-    for name in ("tables", "figures"):
-        (store.folder / name).mkdir(parents=True, exist_ok=True)
+    tables = [table for table in all_tables(measured) if has_numbers(table)]
+    (store.folder / "tables").mkdir(parents=True, exist_ok=True)
     for table in tables:
         table.write(store.folder / "tables")
-    plot.write(store.folder / "figures")
+    figures = []
+    if any(row["workload"].startswith(("envs-", "breakdown")) for row in store.rows):
+        plot = speed_plot(measured)
+        (store.folder / "figures").mkdir(parents=True, exist_ok=True)
+        plot.write(store.folder / "figures")
+        figures = [f"![{plot.caption}](figures/{plot.name}.png)"]
     parts = [
         "# Speed",
         machine_text(store.machine),
         load_text(measured, store.machine),
-        f"![{plot.caption}](figures/{plot.name}.png)",
-        *(f"## {table.title}\n\n{table.caption}\n\n{table.markdown()}" for table in tables if has_numbers(table)),
+        *figures,
+        *(f"## {table.title}\n\n{table.caption}\n\n{table.markdown()}" for table in tables),
         failures_text(measured),
         "Every measurement is in [runs.csv](runs.csv), versions in [machine.json](machine.json).",
     ]

@@ -21,7 +21,7 @@ from benchmarks.speed.summary import Measurements, break_even, ratio, summarise
 from benchmarks.speed.workloads import CPU_WORKLOADS, GPU_WORKLOADS, Job, jobs
 
 ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "results" / "speed"
+RESULTS = sorted((ROOT / "results").glob("speed*"))
 FIRST = CPU_WORKLOADS[0]
 
 
@@ -406,14 +406,25 @@ def test_a_busy_machine_is_mentioned(load: float, warned: bool) -> None:
     assert ("busy" in text) is warned
 
 
-@pytest.mark.skipif(not RESULTS.is_dir(), reason="no committed measurements")
-def test_committed_tables_come_from_the_committed_measurements(tmp_path: Path) -> None:
+def test_what_was_not_measured_has_neither_table_nor_figure(tmp_path: Path) -> None:
+    kept = Store(tmp_path)
+    kept.rows = [row("gpu-sac", "ours-sac", steps_per_second=400.0)]
+    report.write(kept)
+
+    assert {path.name for path in (tmp_path / "tables").iterdir()} == {"gpu.md", "gpu.csv", "gpu-sac.md", "gpu-sac.csv"}
+    assert not (tmp_path / "figures").exists()
+    assert "speed.png" not in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(not RESULTS, reason="no committed measurements")
+@pytest.mark.parametrize("results", RESULTS, ids=lambda folder: folder.name)
+def test_committed_tables_come_from_the_committed_measurements(results: Path, tmp_path: Path) -> None:
     for name in ("runs.csv", "machine.json"):
-        (tmp_path / name).write_bytes((RESULTS / name).read_bytes())
+        (tmp_path / name).write_bytes((results / name).read_bytes())
     report.write(Store(tmp_path))
 
     for path in [*(tmp_path / "tables").iterdir(), tmp_path / "report.md"]:
-        assert path.read_bytes() == (RESULTS / path.relative_to(tmp_path)).read_bytes(), path.name
+        assert path.read_bytes() == (results / path.relative_to(tmp_path)).read_bytes(), path.name
 
 
 def test_the_readme_shows_the_peers_and_the_figure(tmp_path: Path) -> None:
