@@ -1,6 +1,7 @@
 """How a benchmark shows its progress: bars in a terminal, lines in a log."""
 
 import time
+from collections import defaultdict
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -80,11 +81,25 @@ class LogDisplay:
         return sum(map(_done, self.jobs)) / max(1, sum(job.config.total_timesteps for job in self.jobs))
 
     def seconds_left(self) -> float | None:
-        """Return the time left at the speed so far; ``None`` before there is one."""
-        done = sum(_done(job) - min(job.done_before, _done(job)) for job in self.jobs)
-        left = sum(job.config.total_timesteps - _done(job) for job in self.jobs)
-        elapsed = time.monotonic() - self.began
-        return None if done <= 0 or elapsed < 2 else elapsed / done * left
+        """Return the time left at the speed so far; ``None`` before there is one.
+
+        A step of one algorithm in one environment can take a hundred times as long as another's, so each has its own
+        speed. A run of what has not been tried yet is taken to be as long as the others are in the mean.
+        """
+        now = time.monotonic()
+        spent: dict[tuple[str, str], float] = defaultdict(float)
+        steps: dict[tuple[str, str], int] = defaultdict(int)
+        for job in self.jobs:
+            spent[_kind(job)] += job.seconds + (now - job.began if job.state == "running" else 0.0)
+            steps[_kind(job)] += _done(job) - min(job.done_before, _done(job))
+        a_step = {kind: spent[kind] / done for kind, done in steps.items() if done > 0}
+        if not a_step or now - self.began < 2:
+            return None
+        a_run = {_kind(job): a_step.get(_kind(job), 0.0) * job.config.total_timesteps for job in self.jobs}
+        mean = sum(a_run.values()) / len(a_step)
+        ahead = sum((a_run[_kind(job)] or mean) * (1 - _done(job) / job.config.total_timesteps) for job in self.jobs)
+        at_a_time = sum(spent[kind] for kind in a_step) / (now - self.began)
+        return ahead / at_a_time
 
     def _print(self, line: Text) -> None:
         self.console.print(line, soft_wrap=True, highlight=False)
@@ -135,6 +150,10 @@ class BarDisplay(LogDisplay):
         whole = ProgressBar(total=1.0, completed=self.share())
         table.add_row(Text(f"{ended} of {len(self.jobs)} runs", style="bold"), whole, f"{self.share():.0%}", eta)
         return Group(table)
+
+
+def _kind(job: Job) -> tuple[str, str]:
+    return job.config.label, job.config.env_id
 
 
 def _done(job: Job) -> int:

@@ -3,6 +3,7 @@
 import io
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from maxent_onpolicy.cli.config import make_config
@@ -73,6 +74,15 @@ def test_time_left_counts_only_what_was_done_now():
     left = display.seconds_left()
     assert left is not None
     assert 49 < left < 51, "250 steps took 10 s, 1250 are left"
+
+
+def test_time_left_knows_that_algorithms_differ_in_speed():
+    quick = [make_job(state="completed", timesteps=1000, seconds=10.0), make_job()]
+    slow = [make_job("SAC", state="completed", timesteps=1000, seconds=100.0), make_job("SAC"), make_job("RPO")]
+    display = LogDisplay([*quick, *slow], make_console(False))
+    display.began -= 55
+    left = display.seconds_left()
+    assert left == pytest.approx((10 + 100 + 55) / 2, rel=1e-3), "two at a time, RPO as long as the mean of the others"
 
 
 def test_bars_show_every_running_job_in_80_columns():
