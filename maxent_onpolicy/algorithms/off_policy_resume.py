@@ -5,11 +5,9 @@ import pathlib
 import warnings
 import zipfile
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Any
 
-import torch
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.type_aliases import GymEnv
 
 from maxent_onpolicy.algorithms.resume import Resumable, Resume
 from maxent_onpolicy.engine.replay import ReplayBuffer
@@ -79,52 +77,18 @@ class ResumableOffPolicy(Resumable, OffPolicyAlgorithm):
         """Save for an exact continuation: with the replay buffer, if it is of a kind that can be written."""
         self.save(path, replay_buffer=why_not_written(self.replay_buffer) is None)
 
-    @classmethod
-    def load(
-        cls,
-        path: File,
-        env: GymEnv | None = None,
-        device: torch.device | str = "auto",
-        custom_objects: dict[str, Any] | None = None,
-        print_system_info: bool = False,
-        force_reset: bool = True,
-        resume: Resume = False,
-        **kwargs: Any,
-    ) -> Self:
-        """Load a model; as SB3, the file is unpickled, so load only files you trust.
-
-        Args:
-            path: file or file-like object.
-            env: environment to train in; as SB3.
-            device: as SB3.
-            custom_objects: as SB3.
-            print_system_info: as SB3.
-            force_reset: as SB3; ignored with ``resume``.
-            resume: as for the other algorithms (:meth:`Resumable.load`): ``True`` restores everything and continues
-                bit for bit, ``"new_episodes"`` all but the environments. Both restore the replay buffer where the
-                file holds it; without it training continues with an empty one, and a warning says so.
-            **kwargs: as SB3.
-
-        Raises:
-            ValueError: if ``resume`` is set without ``env``, or the file holds no training state.
-            StateNotRestorableError: if ``resume=True`` and the environments' state could not be saved.
-        """
-        model = super().load(path, env, device, custom_objects, print_system_info, force_reset, resume, **kwargs)
-        held = model.__dict__.pop("_holds_replay_buffer", False)
-        if not resume:
-            return model
-        if not held:
+    def _restore_from_file(self, path: File) -> None:
+        if not self.__dict__.pop("_holds_replay_buffer", False):
             warnings.warn(
                 "The file holds no replay buffer: training goes on with an empty one, and not as it would have without "
                 "the interruption. `save(path, replay_buffer=True)` keeps it; `load_replay_buffer` loads another file.",
-                stacklevel=2,
+                stacklevel=3,
             )
-            return model
+            return
         if not isinstance(path, str | pathlib.Path):
             path.seek(0)
         with zipfile.ZipFile(_existing(path, ".zip")) as archive:
-            read_buffer(model.replay_buffer, archive, _FOLDER)
-        return model
+            read_buffer(self.replay_buffer, archive, _FOLDER)
 
     def _restore_training_state(self, state: dict[str, Any], resume: Resume) -> None:
         super()._restore_training_state(state, resume)

@@ -131,7 +131,8 @@ class Resumable(BaseAlgorithm):
             resume: restore the random generators, normalisation statistics and the environments' state too, so that
                 ``learn(remaining_steps, reset_num_timesteps=False)`` continues bit for bit. ``"new_episodes"`` restores
                 all but the environments, which begin new episodes with other seeds than at the start: for
-                environments whose state cannot be captured.
+                environments whose state cannot be captured. Both restore the replay buffer of an off-policy algorithm
+                where the file holds it; without it training continues with an empty one, and a warning says so.
             **kwargs: as SB3.
 
         Raises:
@@ -151,7 +152,11 @@ class Resumable(BaseAlgorithm):
                 f"`resume={resume!r}` needs a file saved by this package; {path!r} holds no training state"
             )
         model._restore_training_state(state, resume)
+        model._restore_from_file(path)
         return model
+
+    def _restore_from_file(self, path: str | pathlib.Path | io.BufferedIOBase) -> None:
+        """Put back what the file holds beside the model, for an algorithm that has more to keep."""
 
 
 def capture_training_state(env: VecEnv | None) -> dict[str, Any]:
