@@ -1,8 +1,10 @@
-"""A small environment whose every number is random."""
+"""A small environment whose every number is random, and models trained in it compared."""
 
 import gymnasium as gym
 import numpy as np
+import torch
 from gymnasium import spaces
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 
 class Noise(gym.Env):
@@ -35,3 +37,15 @@ class Noise(gym.Env):
         if self.broken == "reward" and self.total == self.at:
             reward = float("inf")
         return self._observe(), reward, False, self.limit is not None and self.steps >= self.limit, {}
+
+
+def endless(n_envs=1, **kwargs):
+    """Environments without time limits."""
+    return DummyVecEnv([lambda: Noise(limit=None, **kwargs) for _ in range(n_envs)])
+
+
+def assert_same_parameters(theirs, ours):
+    """Compare bit for bit; ours may have parameters of their own."""
+    got = ours.policy.state_dict()
+    for name, value in theirs.policy.state_dict().items():
+        assert torch.equal(got[name], value), f"{name} differs by {(got[name] - value).abs().max()}"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from stable_baselines3.common.evaluation import evaluate_policy
 
-from maxent_onpolicy import PPO, TRPO, MaxEntPPO, make_vec_env
+from maxent_onpolicy import PPO, TRPO, MaxEntPPO, MaxEntTRPO, make_vec_env
 from maxent_onpolicy.envs import VecNormalize
 
 VARIANTS = {
@@ -28,11 +28,12 @@ def test_cart_pole_is_balanced(algorithm, kwargs):
 
 
 @pytest.mark.slow
-def test_cart_pole_is_balanced_within_trust_regions():
+@pytest.mark.parametrize(("algorithm", "kwargs"), [(TRPO, {}), (MaxEntTRPO, {"tau": 0.01, "entropy_centering": True})])
+def test_cart_pole_is_balanced_within_trust_regions(algorithm, kwargs):
     means = []
     for seed in range(3):
         env = make_vec_env("CartPole-v1", 8, seed=seed)
-        model = TRPO("MlpPolicy", env, n_steps=128, seed=seed, device="cpu").learn(100_000)
+        model = algorithm("MlpPolicy", env, n_steps=128, seed=seed, device="cpu", **kwargs).learn(100_000)
         means.append(evaluate_policy(model, make_vec_env("CartPole-v1", 10, seed=100), n_eval_episodes=10)[0])
     assert np.median(means) >= 450
 

@@ -1,46 +1,73 @@
-"""PPO and MaxEntPPO(tau=0) against stable_baselines3.PPO, bit for bit."""
+"""PPO and TRPO, and with tau=0 MaxEntPPO and MaxEntTRPO, against the classes of SB3 and sb3-contrib, bit for bit."""
+
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import sb3_contrib
 import stable_baselines3 as sb3
 import torch
 from gymnasium import spaces
-from noise_env import Noise
+from noise_env import Noise, assert_same_parameters, endless
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from maxent_onpolicy import PPO, MaxEntPPO
+from maxent_onpolicy import PPO, TRPO, MaxEntPPO, MaxEntTRPO
 
 
-def parameters(model):
-    return {name: value.clone() for name, value in model.policy.state_dict().items()}
+class Peer(NamedTuple):
+    """Another library's class, and what it is compared at."""
+
+    stock: type
+    kwargs: dict[str, Any]
+    options: dict[str, Any]  # all that only this algorithm has, changed at once
 
 
-def assert_same_parameters(theirs, ours):
-    expected, got = parameters(theirs), parameters(ours)
-    for name, value in expected.items():
-        assert torch.equal(got[name], value), f"{name} differs by {(got[name] - value).abs().max()}"
+PPO_LIKE = Peer(
+    sb3.PPO,
+    {"n_steps": 64, "batch_size": 32, "n_epochs": 3, "seed": 7, "device": "cpu"},
+    {"clip_range_vf": 0.2, "ent_coef": 0.01, "target_kl": 0.02},
+)
+TRPO_LIKE = Peer(
+    sb3_contrib.TRPO,
+    {"n_steps": 64, "batch_size": 32, "n_critic_updates": 2, "seed": 7, "device": "cpu"},
+    {
+        "cg_max_steps": 5,
+        "cg_damping": 0.01,
+        "line_search_shrinking_factor": 0.5,
+        "line_search_max_iter": 4,
+        "target_kl": 0.05,
+        "sub_sampling_factor": 3,
+    },
+)
 
 
-def endless(n_envs=1, **kwargs):
-    return DummyVecEnv([lambda: Noise(limit=None, **kwargs) for _ in range(n_envs)])
+class Pair(NamedTuple):
+    """One of our classes, and whom it must equal."""
+
+    ours: type
+    peer: Peer
+    kwargs: dict[str, Any]
+
+    def models(self, env, policy="MlpPolicy", **kwargs):
+        """Both, untrained. The eager engine is the one that repeats SB3's arithmetic in SB3's order."""
+        kwargs = self.peer.kwargs | kwargs
+        yield self.peer.stock(policy, env(), **kwargs)
+        yield self.ours(policy, env(), engine="eager", **self.kwargs, **kwargs)
+
+    def check(self, env, steps, policy="MlpPolicy", **kwargs):
+        """Train both and compare."""
+        assert_same_parameters(*(model.learn(steps) for model in self.models(env, policy, **kwargs)))
 
 
-# The eager engine is the one that repeats SB3's arithmetic in SB3's order.
-OURS = [
-    lambda *args, **kwargs: PPO(*args, engine="eager", **kwargs),
-    lambda *args, **kwargs: MaxEntPPO(*args, engine="eager", tau=0, **kwargs),
-]
+PPOS = {"PPO": Pair(PPO, PPO_LIKE, {}), "MaxEntPPO(tau=0)": Pair(MaxEntPPO, PPO_LIKE, {"tau": 0})}
+PAIRS = PPOS | {"TRPO": Pair(TRPO, TRPO_LIKE, {}), "MaxEntTRPO(tau=0)": Pair(MaxEntTRPO, TRPO_LIKE, {"tau": 0})}
+every_pair = pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
+every_ppo = pytest.mark.parametrize("pair", PPOS.values(), ids=PPOS)
 CASES = {
     "defaults": {},
-    "all the options": {
-        "clip_range_vf": 0.2,
-        "ent_coef": 0.01,
-        "target_kl": 0.02,
-        "learning_rate": lambda progress: 1e-3 * progress,
-        "gae_lambda": 0.9,
-    },
+    "options": {"learning_rate": lambda progress: 1e-3 * progress, "gae_lambda": 0.9},
     "remainder": {"batch_size": 48},
     "no normalisation": {"normalize_advantage": False},
     "noise matrices": {"use_sde": True, "sde_sample_freq": 4},
@@ -50,41 +77,34 @@ CASES = {
 
 
 @pytest.mark.filterwarnings("ignore:.*truncated mini-batch")
-@pytest.mark.parametrize("ours", OURS, ids=["PPO", "MaxEntPPO(tau=0)"])
-@pytest.mark.parametrize("kwargs", CASES.values(), ids=CASES.keys())
-def test_parameters_equal_sb3s_bit_for_bit(ours, kwargs):
-    kwargs = {"n_steps": 64, "batch_size": 32, "n_epochs": 3, "seed": 7, "device": "cpu"} | kwargs
-    theirs = sb3.PPO("MlpPolicy", endless(4), **kwargs).learn(3 * 256)
-    assert_same_parameters(theirs, ours("MlpPolicy", endless(4), **kwargs).learn(3 * 256))
+@every_pair
+@pytest.mark.parametrize("name", CASES)
+def test_parameters_equal_the_peers_bit_for_bit(pair, name):
+    kwargs = CASES[name] | (pair.peer.options if name == "options" else {})
+    pair.check(lambda: endless(4), 3 * 256, **kwargs)
 
 
-@pytest.mark.parametrize("ours", OURS, ids=["PPO", "MaxEntPPO(tau=0)"])
+@every_pair
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Acrobot-v1"])
-def test_parity_in_real_environments_that_terminate(ours, env_id):
+def test_parity_in_real_environments_that_terminate(pair, env_id):
     # 2·224 steps stay below the time limits of 500: what follows a truncation is evaluated in one batch here, by SB3
     # one observation after the other, and some processors round the two differently.
-    kwargs = {"n_steps": 224, "seed": 1, "device": "cpu", "n_epochs": 4}
-    theirs = sb3.PPO("MlpPolicy", make_vec_env(env_id, 2), **kwargs).learn(896)
-    assert_same_parameters(theirs, ours("MlpPolicy", make_vec_env(env_id, 2), **kwargs).learn(896))
+    pair.check(lambda: make_vec_env(env_id, 2), 896, n_steps=224, batch_size=64, seed=1)
 
 
-@pytest.mark.parametrize("ours", OURS, ids=["PPO", "MaxEntPPO(tau=0)"])
+@every_pair
 @pytest.mark.parametrize(
     "space",
     [spaces.Discrete(3), spaces.MultiDiscrete([2, 3]), spaces.MultiBinary(3), spaces.Box(-1, 1, (2, 2), np.float64)],
     ids=str,
 )
-def test_parity_for_every_action_space(ours, space):
-    kwargs = {"n_steps": 32, "batch_size": 32, "n_epochs": 2, "seed": 0, "device": "cpu"}
-    theirs = sb3.PPO("MlpPolicy", endless(2, action_space=space), **kwargs).learn(128)
-    assert_same_parameters(theirs, ours("MlpPolicy", endless(2, action_space=space), **kwargs).learn(128))
+def test_parity_for_every_action_space(pair, space):
+    pair.check(lambda: endless(2, action_space=space), 256)
 
 
-@pytest.mark.parametrize("ours", OURS, ids=["PPO", "MaxEntPPO(tau=0)"])
-def test_parity_for_dictionaries_and_images(ours):
-    kwargs = {"n_steps": 32, "batch_size": 32, "n_epochs": 2, "seed": 0, "device": "cpu"}
-    theirs = sb3.PPO("MultiInputPolicy", endless(2, dictionary=True), **kwargs).learn(128)
-    assert_same_parameters(theirs, ours("MultiInputPolicy", endless(2, dictionary=True), **kwargs).learn(128))
+@every_pair
+def test_parity_for_dictionaries_and_images(pair):
+    pair.check(lambda: endless(2, dictionary=True), 256, "MultiInputPolicy")
 
     def image_env():
         env = FakeImageEnv(screen_height=40, screen_width=40)
@@ -92,11 +112,7 @@ def test_parity_for_dictionaries_and_images(ours):
         env.observation_space.seed(0)
         return env
 
-    def images():
-        return DummyVecEnv([image_env])
-
-    theirs = sb3.PPO("CnnPolicy", images(), **kwargs).learn(64)
-    assert_same_parameters(theirs, ours("CnnPolicy", images(), **kwargs).learn(64))
+    pair.check(lambda: DummyVecEnv([image_env]), 64, "CnnPolicy", n_steps=32)
 
 
 class BootstrapsInOneBatch(sb3.common.buffers.RolloutBuffer):
@@ -133,23 +149,22 @@ class RecordsFinals(sb3.common.callbacks.BaseCallback):
         return True
 
 
-@pytest.mark.parametrize("ours", OURS, ids=["PPO", "MaxEntPPO(tau=0)"])
-def test_truncation_equals_a_reference_that_bootstraps_in_one_batch(ours):
+@every_ppo
+def test_truncation_equals_a_reference_that_bootstraps_in_one_batch(pair):
     def env():
         return DummyVecEnv([lambda limit=limit: Noise(limit=limit) for limit in (5, 7, 64)])
 
-    kwargs = {"n_steps": 64, "batch_size": 32, "n_epochs": 3, "seed": 7, "device": "cpu"}
-    theirs = sb3.PPO("MlpPolicy", env(), rollout_buffer_class=BootstrapsInOneBatch, **kwargs)
+    kwargs = pair.peer.kwargs
+    theirs = pair.peer.stock("MlpPolicy", env(), rollout_buffer_class=BootstrapsInOneBatch, **kwargs)
     theirs.learn(3 * 192, callback=RecordsFinals())
-    assert_same_parameters(theirs, ours("MlpPolicy", env(), **kwargs).learn(3 * 192))
+    _, ours = pair.models(env)
+    assert_same_parameters(theirs, ours.learn(3 * 192))
 
 
-@pytest.mark.parametrize("ours", OURS, ids=["PPO", "MaxEntPPO(tau=0)"])
-def test_one_environment_with_one_truncation_a_rollout_equals_sb3_itself(ours):
+@every_ppo
+def test_one_environment_with_one_truncation_a_rollout_equals_sb3_itself(pair):
     # Then SB3's forward pass has the same batch of one as ours.
-    kwargs = {"n_steps": 40, "batch_size": 20, "n_epochs": 3, "seed": 7, "device": "cpu"}
-    theirs = sb3.PPO("MlpPolicy", Noise(limit=25), **kwargs).learn(25)
-    assert_same_parameters(theirs, ours("MlpPolicy", Noise(limit=25), **kwargs).learn(25))
+    pair.check(lambda: Noise(limit=25), 25, n_steps=40, batch_size=20)
 
 
 def test_sb3s_own_truncation_agrees_to_rounding():

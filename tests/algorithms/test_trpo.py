@@ -2,100 +2,19 @@
 
 import re
 
-import numpy as np
 import pytest
 import sb3_contrib
 import stable_baselines3 as sb3
 import torch
 from gymnasium import spaces
-from noise_env import Noise
+from noise_env import assert_same_parameters, endless
 from stable_baselines3.common.distributions import kl_divergence as sb3_kl_divergence
-from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.envs import FakeImageEnv
-from stable_baselines3.common.vec_env import DummyVecEnv
 
 from maxent_onpolicy import TRPO, MaxEntTRPO
 from maxent_onpolicy.policies.divergence import remember
 
 ENGINES = ["eager", "packed"]
 KWARGS = {"n_steps": 64, "batch_size": 32, "n_critic_updates": 2, "seed": 7, "device": "cpu"}
-
-
-def assert_same_parameters(theirs, ours):
-    got = ours.policy.state_dict()
-    for name, value in theirs.policy.state_dict().items():
-        assert torch.equal(got[name], value), f"{name} differs by {(got[name] - value).abs().max()}"
-
-
-def endless(n_envs=1, **kwargs):
-    return DummyVecEnv([lambda: Noise(limit=None, **kwargs) for _ in range(n_envs)])
-
-
-OURS = {
-    "TRPO": lambda *args, **kwargs: TRPO(*args, engine="eager", **kwargs),
-    "MaxEntTRPO(tau=0)": lambda *args, **kwargs: MaxEntTRPO(*args, engine="eager", tau=0, **kwargs),
-}
-CASES = {
-    "defaults": {},
-    "all the options": {
-        "cg_max_steps": 5,
-        "cg_damping": 0.01,
-        "line_search_shrinking_factor": 0.5,
-        "line_search_max_iter": 4,
-        "target_kl": 0.05,
-        "learning_rate": lambda progress: 1e-3 * progress,
-        "gae_lambda": 0.9,
-    },
-    "sub-sampling": {"sub_sampling_factor": 3},
-    "remainder": {"batch_size": 48},
-    "no normalisation": {"normalize_advantage": False},
-    "noise matrices": {"use_sde": True, "sde_sample_freq": 4},
-    "other networks": {"policy_kwargs": {"net_arch": [32], "activation_fn": torch.nn.ReLU, "ortho_init": False}},
-    "separate extractors": {"policy_kwargs": {"share_features_extractor": False}},
-}
-
-
-@pytest.mark.filterwarnings("ignore:.*truncated mini-batch")
-@pytest.mark.parametrize("ours", OURS.values(), ids=OURS)
-@pytest.mark.parametrize("kwargs", CASES.values(), ids=CASES)
-def test_parameters_equal_sb3_contribs_bit_for_bit(ours, kwargs):
-    theirs = sb3_contrib.TRPO("MlpPolicy", endless(4), **KWARGS | kwargs).learn(3 * 256)
-    assert_same_parameters(theirs, ours("MlpPolicy", endless(4), **KWARGS | kwargs).learn(3 * 256))
-
-
-@pytest.mark.parametrize("ours", OURS.values(), ids=OURS)
-@pytest.mark.parametrize("env_id", ["CartPole-v1", "Acrobot-v1"])
-def test_parity_in_real_environments_that_terminate(ours, env_id):
-    kwargs = KWARGS | {"n_steps": 224, "batch_size": 64}  # below the time limits
-    theirs = sb3_contrib.TRPO("MlpPolicy", make_vec_env(env_id, 2), **kwargs).learn(896)
-    assert_same_parameters(theirs, ours("MlpPolicy", make_vec_env(env_id, 2), **kwargs).learn(896))
-
-
-@pytest.mark.parametrize("ours", OURS.values(), ids=OURS)
-@pytest.mark.parametrize(
-    "space",
-    [spaces.Discrete(3), spaces.MultiDiscrete([2, 3]), spaces.MultiBinary(3), spaces.Box(-1, 1, (2, 2), np.float64)],
-    ids=str,
-)
-def test_parity_for_every_action_space(ours, space):
-    theirs = sb3_contrib.TRPO("MlpPolicy", endless(2, action_space=space), **KWARGS).learn(256)
-    assert_same_parameters(theirs, ours("MlpPolicy", endless(2, action_space=space), **KWARGS).learn(256))
-
-
-@pytest.mark.parametrize("ours", OURS.values(), ids=OURS)
-def test_parity_for_dictionaries_and_images(ours):
-    theirs = sb3_contrib.TRPO("MultiInputPolicy", endless(2, dictionary=True), **KWARGS).learn(256)
-    assert_same_parameters(theirs, ours("MultiInputPolicy", endless(2, dictionary=True), **KWARGS).learn(256))
-
-    def images():
-        env = FakeImageEnv(screen_height=40, screen_width=40)
-        env.ep_length = 10**6
-        env.observation_space.seed(0)
-        return DummyVecEnv([lambda: env])
-
-    kwargs = KWARGS | {"n_steps": 32}
-    theirs = sb3_contrib.TRPO("CnnPolicy", images(), **kwargs).learn(64)
-    assert_same_parameters(theirs, ours("CnnPolicy", images(), **kwargs).learn(64))
 
 
 def test_what_is_logged_is_what_sb3_contrib_logs():
