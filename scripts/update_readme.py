@@ -5,7 +5,7 @@
 
 What is shown is what ``maxent-onpolicy report results/SUITE`` wrote: the summary and the probability of improvement,
 with their captions, and the learning curves. Of ``results/speed``, which ``scripts/speed.sh`` writes, it is the
-comparison with the peers and the figure.
+comparison with the peers and the figure; of ``results/speed_gpu``, what there is of GPUs.
 """
 
 import re
@@ -15,7 +15,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 # Tables, figure and its description: of suites, and of what is no suite.
 SUITE = (("summary", "improvement"), "learning_curves_deterministic", "Learning curves of the suite {}")
-OTHERS = {"speed": (("peers",), "speed", "Steps a second of PPO in several libraries, and where the time goes")}
+OTHERS = {
+    "speed": (("peers",), "speed", "Steps a second of PPO in several libraries, and where the time goes"),
+    "speed_gpu": (("gpu", "gpu-sac"), None, ""),
+}
 SECTION = r"(<!-- results:{suite}:start -->\n).*?(<!-- results:{suite}:end -->)"
 
 
@@ -27,7 +30,8 @@ def results_block(folder: Path) -> str:
     """
     tables, figure, description = OTHERS.get(folder.name, SUITE)
     parts = [(folder / "tables" / f"{name}.md").read_text(encoding="utf-8").strip() for name in tables]
-    parts.append(f"![{description.format(folder.name)}](results/{folder.name}/figures/{figure}.png)")
+    if figure:
+        parts.append(f"![{description.format(folder.name)}](results/{folder.name}/figures/{figure}.png)")
     return "\n" + "\n\n".join(parts) + "\n\n"
 
 

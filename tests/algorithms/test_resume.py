@@ -11,7 +11,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 from stable_baselines3.common.vec_env import VecNormalize as SB3VecNormalize
 
-from maxent_onpolicy import PPO, TRPO, MaxEntPPO, MaxEntTRPO, make_vec_env
+from maxent_onpolicy import PPO, RPO, SAC, TRPO, MaxEntPPO, MaxEntTRPO, make_vec_env
 from maxent_onpolicy.envs import VecNormalize
 from maxent_onpolicy.envs.state import StateNotRestorableError
 
@@ -80,6 +80,40 @@ def test_continues_bit_for_bit(tmp_path, algorithm, make_env, kwargs):
     np.testing.assert_array_equal(whole._last_obs, resumed._last_obs)
     for name in ("r", "l"):
         assert [info[name] for info in whole.ep_info_buffer] == [info[name] for info in resumed.ep_info_buffer]
+
+
+ON_A_GPU = {
+    "PPO": (PPO, "numpy", {}),
+    "PPO, eager": (PPO, "numpy", {"engine": "eager"}),
+    "MaxEntPPO": (MaxEntPPO, "numpy", {"tau": "auto", "popart": True}),
+    "MaxEntPPO on tensors": (MaxEntPPO, "torch", {}),
+    "RPO": (RPO, "numpy", {}),
+    "TRPO": (TRPO, "numpy", TRUST_REGION),
+    "MaxEntTRPO on tensors": (MaxEntTRPO, "torch", TRUST_REGION),
+    "SAC": (SAC, "numpy", None),
+    "SAC on tensors": (SAC, "torch", None),
+}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize(("algorithm", "backend", "kwargs"), ON_A_GPU.values(), ids=ON_A_GPU)
+def test_continues_bit_for_bit_on_a_gpu(tmp_path, algorithm, backend, kwargs):
+    settings = {"batch_size": 64, "learning_starts": 100, "buffer_size": 2000, "seed": 3}
+    if kwargs is not None:
+        settings = {name: value for name, value in (KWARGS | kwargs).items() if value is not None}
+    settings["device"] = "cuda"
+
+    def make_env():
+        options = {"backend": "torch", "device": "cuda"} if backend == "torch" else {}
+        return make_vec_env("Pendulum-v1", 4, seed=3, **options)
+
+    whole = algorithm("MlpPolicy", make_env(), **settings).learn(512)
+    whole.learn(512, reset_num_timesteps=False)
+    algorithm("MlpPolicy", make_env(), **settings).learn(512).save_checkpoint(tmp_path / "model.zip")
+    resumed = algorithm.load(tmp_path / "model.zip", env=make_env(), device="cuda", resume=True)
+    resumed.learn(512, reset_num_timesteps=False)
+    for name, value in whole.policy.state_dict().items():
+        assert torch.equal(resumed.policy.state_dict()[name], value), name
 
 
 def test_episodes_on_a_device_are_counted_anew_after_a_reset():
