@@ -12,6 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from maxent_onpolicy.evaluation.counterparts import counterpart_table
 from maxent_onpolicy.evaluation.files import write_atomic
 from maxent_onpolicy.evaluation.plots import (
     GRID,
@@ -124,6 +125,7 @@ def build_sections(results: Results, bootstrap: Bootstrap) -> list[Section]:
         ("summary", "Summary", [_summary(results, bootstrap)], False),
         (curves[0].name, curves[0].title, curves[:1], False),
         ("environments", "Final performance by environment", [environment_table(results, bootstrap)], False),
+        ("counterparts", "Stable-Baselines3's own classes", [counterpart_table(results, bootstrap)], False),
         (
             "aggregates",
             "Over all environments",

@@ -109,13 +109,19 @@ class Results:
         """Whether any number rests on fewer than ten seeds."""
         return self.fewest_seeds < ENOUGH_SEEDS
 
-    def shared_env_ids(self, mode: str, *, normalised: bool = False) -> list[str]:
-        """Environments on which every algorithm has a run in ``mode`` (and, if asked, that have a score range)."""
+    def shared_env_ids(self, mode: str, *, normalised: bool = False, labels: Sequence[str] | None = None) -> list[str]:
+        """Environments on which every algorithm has a run in ``mode`` (and, if asked, that have a score range).
+
+        Args:
+            mode: of evaluation.
+            normalised: whether a score range is needed.
+            labels: only these algorithms count; default all.
+        """
         check_choice("mode", mode, MODES)
         return [
             env_id
             for env_id in self.env_ids
-            if all((label, env_id, mode) in self._groups for label in self.labels)
+            if all((label, env_id, mode) in self._groups for label in (self.labels if labels is None else labels))
             and (not normalised or env_id in self.ranges)
         ]
 
@@ -346,7 +352,7 @@ def _notes(results: Results) -> list[str]:
         if missing:
             notes.append(
                 f"Not every algorithm has a {mode} evaluation on {', '.join(missing)}: "
-                "left out of aggregates and probabilities of improvement."
+                "left out of aggregates. Probabilities of improvement are over what both algorithms were run on."
             )
     bare = [env_id for env_id in results.env_ids if env_id not in results.ranges]
     if bare:

@@ -160,9 +160,9 @@ def environment_table(results: Results, bootstrap: Bootstrap) -> Table:
             length = bootstrap.mean(lengths, label, env_id, mode, "length")
             spread = float(returns.std(ddof=1)) if len(returns) > 1 else nan
             row = {"environment": env_id, "mode": mode, "algorithm": label, "seeds": len(returns)}
-            row |= _columns("return", found)
+            row |= estimate_columns("return", found)
             row |= {"return_sd": spread, "return_min": returns.min(), "return_max": returns.max()}
-            data.append(row | _columns("length", length))
+            data.append(row | estimate_columns("length", length))
             text.append(
                 {
                     "Environment": env_id,
@@ -200,7 +200,7 @@ def aggregate_table(results: Results, bootstrap: Bootstrap) -> Table | None:
             row: dict[str, Any] = {"algorithm": label, "mode": mode, "environments": len(env_ids), "runs": runs}
             shown = {"Algorithm": label, "Mode": mode, "Runs": str(runs)}
             for name, estimate in found.items():
-                row |= _columns(name, estimate)
+                row |= estimate_columns(name, estimate)
                 shown[AGGREGATE_NAMES[name]] = estimate_text(estimate)
             data.append(row)
             text.append(shown)
@@ -218,8 +218,10 @@ def improvement_table(results: Results, bootstrap: Bootstrap) -> Table | None:
     """Probability of improvement of every pair of algorithms; ``None`` with one algorithm or no shared environment."""
     data, found_text = [], []
     for mode in results.modes:
-        env_ids = results.shared_env_ids(mode)
-        for x, y in combinations(results.labels, 2) if env_ids else ():
+        for x, y in combinations(results.labels, 2):
+            env_ids = results.shared_env_ids(mode, labels=(x, y))
+            if not env_ids:
+                continue
             returns = [[results.final(label, env_id, mode).to_numpy() for env_id in env_ids] for label in (x, y)]
             found = improvement_interval(
                 *returns,
@@ -227,7 +229,8 @@ def improvement_table(results: Results, bootstrap: Bootstrap) -> Table | None:
                 resamples=bootstrap.resamples,
                 confidence=bootstrap.confidence,
             )
-            data.append({"x": x, "y": y, "mode": mode, "environments": len(env_ids)} | _columns("probability", found))
+            keys = {"x": x, "y": y, "mode": mode, "environments": len(env_ids)}
+            data.append(keys | estimate_columns("probability", found))
             found_text.append(estimate_text(found))
     if not data:
         return None
@@ -358,7 +361,8 @@ def steps_per_second(run: RunDirectory) -> float:
     return float(run.status["timesteps"] / seconds) if seconds else nan
 
 
-def _columns(name: str, estimate: Estimate) -> dict[str, float]:
+def estimate_columns(name: str, estimate: Estimate) -> dict[str, float]:
+    """Return the value and its interval as columns for CSV."""
     return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 

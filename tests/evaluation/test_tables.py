@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 import rich.console
 
+from maxent_onpolicy.cli.registry import ALGORITHMS
 from maxent_onpolicy.evaluation import tables
+from maxent_onpolicy.evaluation.counterparts import STOCK, counterpart_table, side
 from maxent_onpolicy.evaluation.scores import load_results
 from maxent_onpolicy.evaluation.settings import flatten, provenance_table, range_table, settings_tables
 from maxent_onpolicy.evaluation.statistics import Estimate, iqm, probability_of_improvement
@@ -43,6 +45,47 @@ def test_aggregates_and_improvement_are_those_of_the_statistics(results):
     row = tables.improvement_table(results, BOOTSTRAP).data.set_index("mode").loc["stochastic"]
     assert (row["x"], row["y"]) == ("MaxEntPPO", "PPO")
     assert row["probability"] == pytest.approx(probability_of_improvement(scores["MaxEntPPO"], scores["PPO"]))
+
+
+def test_algorithms_are_compared_where_both_were_run(make_run):
+    for seed in range(3):
+        for label in ("A", "B"):
+            make_run(label, "Hopper-v5", seed=seed, final=1000.0)
+        make_run("A", "Walker2d-v5", seed=seed, final=10.0)
+        make_run("C", "Walker2d-v5", seed=seed, final=500.0)
+    data = tables.improvement_table(load_results(make_run.results), BOOTSTRAP).data
+    data = data[data["mode"] == "deterministic"].set_index(["x", "y"])
+    assert sorted(data.index) == [("A", "B"), ("A", "C")]
+    assert data["environments"].tolist() == [1, 1]
+    assert data.loc[("A", "C"), "probability"] == 0.0
+
+
+def test_ours_are_held_against_stock_classes_of_their_kind(make_run):
+    for seed in range(3):
+        make_run("Ours", seed=seed, final=100.0 + seed, algorithm="MaxEntPPO", modes=("deterministic",), noise=0)
+        make_run("SB3 PPO", seed=seed, final=200.0 + seed, algorithm="SB3 PPO", modes=("deterministic",), noise=0)
+        make_run("SB3 TRPO", seed=seed, final=300.0, algorithm="SB3 TRPO", modes=("deterministic",))
+    table = counterpart_table(load_results(make_run.results), BOOTSTRAP)
+    (row,) = table.data.to_dict("records")
+    assert (row["algorithm"], row["counterpart"], row["side"]) == ("Ours", "SB3 PPO", "below")
+    assert (row["return"], row["counterpart_return"], row["probability"]) == (101.0, 201.0, 0.0)
+    assert table.text["Ours"].tolist() == ["below"]
+
+
+def test_there_is_no_table_of_counterparts_without_any(results):
+    assert counterpart_table(results, BOOTSTRAP) is None
+
+
+def test_every_algorithm_of_ours_has_a_counterpart():
+    ours = {name for name, entry in ALGORITHMS.items() if entry.module.startswith("maxent_onpolicy")}
+    assert ours == set(STOCK)
+    assert set(STOCK.values()) == set(ALGORITHMS) - ours
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0.9, "below"), (1.0, "within"), (3.0, "within"), (3.1, "above")])
+def test_side_of_an_interval(value, expected):
+    assert side(value, Estimate(2.0, 1.0, 3.0)) == expected
+    assert side(value, Estimate(2.0, np.nan, np.nan)) == "within"
 
 
 def test_score_ranges_and_problems_are_listed(make_run):
