@@ -115,7 +115,7 @@ class Plot:
 
     def _save(self, kind: str, metadata: dict[str, None]) -> bytes:
         buffer = BytesIO()
-        with _style():
+        with style():
             self.figure.savefig(buffer, format=kind, metadata=metadata)
         return buffer.getvalue()
 
@@ -132,7 +132,7 @@ def learning_curves(results: Results, mode: str, bootstrap: Bootstrap) -> Plot:
     ``mode`` is "deterministic" or "stochastic"; ``bootstrap`` says how the bands are computed.
     """
     panels = [env_id for env_id in results.env_ids if any(len(results.final(x, env_id, mode)) for x in results.labels)]
-    with _style():
+    with style():
         figure, axes = _panels(len(panels))
         for axis, env_id in zip(axes, panels, strict=True):
             axis.set_title(env_id)
@@ -156,7 +156,7 @@ def aggregate_plot(table: pd.DataFrame, results: Results, bootstrap: Bootstrap) 
     """Interval plot of the aggregates of the leading mode; ``table`` is the data of ``tables.aggregate_table``."""
     mode = str(table["mode"].iloc[0])
     rows = table[table["mode"] == mode].set_index("algorithm")
-    with _style():
+    with style():
         figure = Figure(figsize=(WIDTH, 0.75 + 0.36 * len(rows)), layout="constrained")
         axes = figure.subplots(1, len(AGGREGATE_NAMES), sharey=True)
         for axis, (name, title) in zip(axes, AGGREGATE_NAMES.items(), strict=True):
@@ -177,7 +177,7 @@ def improvement_plot(table: pd.DataFrame, bootstrap: Bootstrap) -> Plot:
     rows = table[table["mode"] == mode].reset_index(drop=True)
     names = [_wrapped(f"{row.x} > {row.y}", 44) for row in rows.itertuples()]
     lines = sum(name.count("\n") + 1 for name in names)
-    with _style():
+    with style():
         figure = Figure(figsize=(WIDTH, 0.75 + 0.25 * lines), layout="constrained")
         axis = figure.subplots()
         axis.axvline(0.5, color=INK, linewidth=0.8, linestyle=(0, (3, 2)))
@@ -204,7 +204,7 @@ def profile_plot(results: Results, mode: str, bootstrap: Bootstrap) -> Plot | No
     scores = {label: results.final_scores(label, env_ids, mode) for label in results.labels}
     every = np.concatenate([task for tasks in scores.values() for task in tasks])
     thresholds = np.linspace(min(0.0, every.min()), max(1.0, every.max()) * 1.02, 201)
-    with _style():
+    with style():
         figure = Figure(figsize=(0.75 * WIDTH, 3.0), layout="constrained")
         axis = figure.subplots()
         for label, look in _looks(results).items():
@@ -228,7 +228,7 @@ def efficiency_plot(results: Results, mode: str, bootstrap: Bootstrap) -> Plot |
     curves = {label: results.score_curves(label, env_ids, mode) if env_ids else None for label in results.labels}
     if not any(curves.values()):
         return None
-    with _style():
+    with style():
         figure = Figure(figsize=(0.75 * WIDTH, 3.0), layout="constrained")
         axis = figure.subplots()
         for label, look in _looks(results).items():
@@ -255,7 +255,7 @@ def diagnostics_plot(results: Results, env_id: str) -> Plot | None:
     shown = [(column, title) for column, title in DIAGNOSTICS if column in logged]
     if not shown:
         return None
-    with _style():
+    with style():
         figure, axes = _panels(len(shown), height=1.6)
         for axis, (column, title) in zip(axes, shown, strict=True):
             axis.set_title(title)
@@ -302,7 +302,7 @@ def thin(frames: Sequence[pd.DataFrame], column: str) -> tuple[np.ndarray, np.nd
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def style() -> Iterator[None]:
     """Matplotlib's defaults and our style, whatever the user's configuration says."""
     with matplotlib.style.context(["default", _STYLE]):
         yield

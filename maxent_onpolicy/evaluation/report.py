@@ -14,6 +14,7 @@ from jinja2 import Environment, StrictUndefined
 
 from maxent_onpolicy.evaluation.counterparts import counterpart_table
 from maxent_onpolicy.evaluation.files import write_atomic
+from maxent_onpolicy.evaluation.matrix import MANY, improvement_matrix
 from maxent_onpolicy.evaluation.plots import (
     GRID,
     INK,
@@ -120,6 +121,7 @@ def build_sections(results: Results, bootstrap: Bootstrap) -> list[Section]:
     mode = results.modes[0]
     aggregates = aggregate_table(results, bootstrap)
     improvement = improvement_table(results, bootstrap)
+    pairs_plot = improvement_plot if len(results.labels) < MANY else improvement_matrix
     curves = [learning_curves(results, each, bootstrap) for each in results.modes]
     candidates: list[tuple[str, str, Sequence[Table | Plot | None], bool]] = [
         ("summary", "Summary", [_summary(results, bootstrap)], False),
@@ -140,7 +142,7 @@ def build_sections(results: Results, bootstrap: Bootstrap) -> list[Section]:
         (
             "improvement",
             "Probability of improvement",
-            [improvement_plot(improvement.data, bootstrap) if improvement else None, improvement],
+            [pairs_plot(improvement.data, bootstrap) if improvement else None, improvement],
             False,
         ),
         ("training", "Training", [diagnostics_plot(results, env_id) for env_id in results.env_ids], True),

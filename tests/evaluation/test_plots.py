@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 
 from maxent_onpolicy.evaluation import plots
+from maxent_onpolicy.evaluation.matrix import improvement_matrix
+from maxent_onpolicy.evaluation.report import build_sections
 from maxent_onpolicy.evaluation.scores import load_results
 from maxent_onpolicy.evaluation.tables import Bootstrap, aggregate_table, improvement_table
 
@@ -76,6 +78,22 @@ def test_intervals_are_drawn_from_end_to_end(results):
     axis = plot.figure.axes[0]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["MaxEntPPO > PPO"]
     assert axis.lines[1].get_xdata().tolist() == table.iloc[0][["probability_low", "probability_high"]].tolist()
+
+
+def test_many_algorithms_are_compared_in_a_matrix(make_run):
+    for index, label in enumerate("ABCDEFG"):
+        for seed in range(3):
+            make_run(label, seed=seed, final=1000.0 * (index + 1), modes=("deterministic",), train=False)
+    results = load_results(make_run.results)
+    data = improvement_table(results, BOOTSTRAP).data
+    (axis,) = improvement_matrix(data, BOOTSTRAP).figure.axes
+    cells = {tuple(int(place) for place in text.get_position()): text for text in axis.texts}
+    assert len(cells) == 7 * 6, "nobody is compared with itself"
+    assert (cells[0, 6].get_text(), cells[6, 0].get_text()) == ("1.00", "0.00"), "column 0 is A, row 6 is G"
+    assert cells[0, 6].get_weight() == "bold"
+    assert [label.get_text() for label in axis.get_yticklabels()] == list("ABCDEFG")
+    (section,) = [each for each in build_sections(results, BOOTSTRAP) if each.anchor == "improvement"]
+    assert "of the row" in section.blocks[0].caption
 
 
 def test_profile_and_efficiency_end_where_the_scores_do(results):
