@@ -1,5 +1,7 @@
 """Starts commands quickly, so that hundreds can be killed: imports everything once, and forks for each.
 
+Everything: otherwise most kills at random moments hit imports. Every optimizer imports ``torch._dynamo``.
+
 Reads requests as lines of JSON: ``argv`` (of ``maxent-onpolicy``, or a Python script), ``folder`` and ``cut``. The
 child works in the folder and writes its output to ``log.txt`` there. With ``cut`` = n it is killed by SIGKILL right
 before it touches the ``n``-th file below the folder: opens one for writing, renames or removes one. Answers with the
@@ -16,10 +18,15 @@ import sys
 import traceback
 from typing import Any
 
+import torch._dynamo.repro.after_dynamo
+import torch._inductor.compile_fx  # noqa: F401
+
 import maxent_onpolicy.algorithms.maxent_ppo
 import maxent_onpolicy.cli.progress
 import maxent_onpolicy.cli.runner
-import maxent_onpolicy.envs.mujoco_batch  # noqa: F401
+import maxent_onpolicy.cli.train
+import maxent_onpolicy.envs.mujoco_batch
+import maxent_onpolicy.tracking  # noqa: F401
 from maxent_onpolicy.cli.main import main
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -46,7 +53,7 @@ def watch(folder: str, cut: int | None, count: memoryview) -> None:
 
 def child(request: dict[str, Any], count: memoryview) -> int:
     """Run the command."""
-    os.setsid()
+    os.setpgid(0, 0)
     os.chdir(request["folder"])
     log = os.open("log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
@@ -72,6 +79,7 @@ def serve() -> None:
         pid = os.fork()
         if pid == 0:
             os._exit(child(request, count))
+        os.setpgid(pid, pid)  # here too: whoever is told of the child may kill it before it has done anything
         print(json.dumps({"pid": pid}), flush=True)
         _, status = os.waitpid(pid, 0)
         print(json.dumps({"status": status, "touched": count[0]}), flush=True)

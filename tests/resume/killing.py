@@ -19,6 +19,7 @@ from stable_baselines3.common.save_util import load_from_zip_file
 from maxent_onpolicy.evaluation.runs import RunDirectory
 
 HERE = Path(__file__).parent
+MISUSE = 2
 # the clock, what holds it (Monitor's start of an episode is state of the environment), where a call of learn() began
 CLOCK = ("start_time", "_num_timesteps_at_start", "env", "_training_state", "ep_info_buffer")
 
@@ -100,12 +101,14 @@ class Training:
         server: starts its processes.
         folder: its results go below it.
         arguments: of ``maxent-onpolicy train``, but for those about files.
+        every: seconds between checkpoints where :meth:`start` does not say; 0 writes one at every iteration.
     """
 
-    def __init__(self, server: KillServer, folder: Path, arguments: tuple[str, ...]) -> None:
+    def __init__(self, server: KillServer, folder: Path, arguments: tuple[str, ...], every: float = 0) -> None:
         self.server = server
         self.folder = folder
         self.arguments = arguments
+        self.every = every
 
     @property
     def path(self) -> Path | None:
@@ -114,9 +117,9 @@ class Training:
         assert len(found) < 2
         return found[0] if found else None
 
-    def start(self, cut: int | None = None, every: float = 0) -> Child:
+    def start(self, cut: int | None = None, every: float | None = None) -> Child:
         """Start the run, or go on with it."""
-        checkpoints = ("--checkpoint-seconds", str(every))
+        checkpoints = ("--checkpoint-seconds", str(self.every if every is None else every))
         if self.path is None:
             results = ("--results", self.folder / "results")
             return self.server.start(self.folder, "train", *self.arguments, *results, *checkpoints, cut=cut)
@@ -131,6 +134,17 @@ class Training:
     def completed(self) -> bool:
         """Whether it has come to its end."""
         return self.path is not None and RunDirectory(self.path).completed
+
+
+def assert_ends_like(training: Training, expected: dict[str, Any]) -> None:
+    """Let ``training`` come to its end, and compare what it leaves behind."""
+    if training.completed():
+        assert training.start().wait()[0] == MISUSE, "there is nothing to resume"
+    else:
+        training.finish()
+    assert training.path is not None
+    assert differences(expected, leavings(training.path)) == []
+    assert not list(training.path.parent.glob(".*")), "a temporary directory was left"
 
 
 def kill_at_random(training: Training, rng: np.random.Generator, seconds: float, kills: int) -> int:

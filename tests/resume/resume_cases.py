@@ -8,10 +8,13 @@ class Case(NamedTuple):
 
     Attributes:
         arguments: of ``maxent-onpolicy train``.
+        every: seconds between checkpoints while nobody kills it. Off-policy, an iteration is a step: a checkpoint at
+            each takes many times as long as the training.
         slow: whether even a single run takes long.
     """
 
     arguments: tuple[str, ...]
+    every: float = 0
     slow: bool = False
 
 
@@ -51,9 +54,9 @@ CASES = {
     "TRPO": Case(("TRPO", "Pendulum-v1", *TRUST_REGION, *NORMALIZED)),
     "MaxEntTRPO": Case(("MaxEntTRPO", "CartPole-v1", *TRUST_REGION, "--tau", "auto", "--popart")),
     "RPO": Case(("RPO", "Hopper-v5", *ON_POLICY, *NORMALIZED, *SCHEDULES)),
-    "SAC": Case(("SAC", "Pendulum-v1", *OFF_POLICY, "--learning-rate", "linear:1e-3:0")),
+    "SAC": Case(("SAC", "Pendulum-v1", *OFF_POLICY, "--learning-rate", "linear:1e-3:0"), every=0.1),
     "SAC, every option": Case(
-        ("SAC", "Hopper-v5", *OFF_POLICY, *NORMALIZED, "--n-steps", "3", "--ent-coef", "auto_0.1")
+        ("SAC", "Hopper-v5", *OFF_POLICY, *NORMALIZED, "--n-steps", "3", "--ent-coef", "auto_0.1"), every=0.1
     ),
     "controlled steps": Case(("PPO", "Pendulum-v1", *ON_POLICY, *controllers("kl_adaptive_lr", "ppo_br"))),
     "controlled entropy": Case(("MaxEntPPO", "CartPole-v1", *ON_POLICY, *controllers("target_entropy", "bapo"))),

@@ -2,7 +2,6 @@
 
 import re
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,12 +13,6 @@ from maxent_onpolicy.callbacks import CheckpointCallback
 pytestmark = pytest.mark.timeout(900)
 GUIDE = HERE.parents[1] / "docs" / "guide" / "saving.md"
 ROLLOUT = 4 * 64
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[KillServer]:
-    with KillServer() as server:
-        yield server
 
 
 def example() -> str:
