@@ -341,19 +341,23 @@ def _corrupt(found: CorruptRun, results_dir: Path) -> Problem:
 
 def _notes(results: Results) -> list[str]:
     notes = []
-    counts = {(label, env_id): results.seeds(label, env_id) for label in results.labels for env_id in results.env_ids}
+    pairs = sorted({(run.label, run.env_id) for run in results.used})
+    counts = {pair: results.seeds(*pair) for pair in pairs}
     if len(set(counts.values())) > 1:
         most = max(counts.values())
         fewer = ", ".join(f"{label} on {env_id}: {n}" for (label, env_id), n in counts.items() if n < most)
         notes.append(f"The numbers of seeds differ: {most} at most, but {fewer}.")
+    missing: dict[str, list[str]] = {}
     for mode in results.modes:
         shared = results.shared_env_ids(mode)
-        missing = [env_id for env_id in results.env_ids if env_id not in shared]
-        if missing:
-            notes.append(
-                f"Not every algorithm has a {mode} evaluation on {', '.join(missing)}: "
-                "left out of aggregates. Probabilities of improvement are over what both algorithms were run on."
-            )
+        absent = ", ".join(env_id for env_id in results.env_ids if env_id not in shared)
+        if absent:
+            missing.setdefault(absent, []).append(mode)
+    for env_ids, modes in missing.items():
+        notes.append(
+            f"Not every algorithm has a {' and a '.join(modes)} evaluation on {env_ids}: "
+            "left out of aggregates. Probabilities of improvement are over what both algorithms were run on."
+        )
     bare = [env_id for env_id in results.env_ids if env_id not in results.ranges]
     if bare:
         notes.append(

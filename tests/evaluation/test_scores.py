@@ -123,8 +123,8 @@ def test_what_makes_runs_less_comparable_is_noted(make_run):
     make_run("MaxEntPPO", "Hopper-v5", 0, checkpoints=(0, 2_500, 5_000))
     results = load_results(make_run.results)
     notes = "\n".join(results.notes)
-    assert "The numbers of seeds differ: 2 at most, but MaxEntPPO on Custom-v0: 0, MaxEntPPO on Hopper-v5: 1" in notes
-    assert "Not every algorithm has a deterministic evaluation on Custom-v0" in notes
+    assert "The numbers of seeds differ: 2 at most, but MaxEntPPO on Hopper-v5: 1, PPO on Custom-v0: 1." in notes
+    assert "Not every algorithm has a deterministic and a stochastic evaluation on Custom-v0" in notes
     assert "No normalisation constants for Custom-v0" in notes
     assert "Runs on Hopper-v5 ended at different steps: final checkpoints lie between 5,000 and 10,000" in notes
     assert "checkpoints of PPO on Hopper-v5 differ between seeds" in notes
