@@ -75,8 +75,7 @@ def available_workloads() -> list[workloads.Workload]:
     """Return the workloads of this machine: those for a GPU only where there is one."""
     import torch  # late: --help should not wait for it
 
-    on_gpu = (*workloads.GPU_WORKLOADS, workloads.GPU_SAC)
-    return [*workloads.CPU_WORKLOADS, *(on_gpu if torch.cuda.is_available() else ())]
+    return [*workloads.CPU_WORKLOADS, *(workloads.GPU_WORKLOADS if torch.cuda.is_available() else ())]
 
 
 def select(options: argparse.Namespace) -> tuple[list[workloads.Workload], set[str]]:

@@ -12,7 +12,7 @@ from benchmarks.speed.targets import SAC_LIMITS, TARGETS, TRPO_LIMIT, evaluate, 
 from benchmarks.speed.workloads import Contender, Workload
 from maxent_onpolicy.evaluation.tables import Table
 
-ALL = (*workloads.CPU_WORKLOADS, *workloads.GPU_WORKLOADS, workloads.GPU_SAC)
+ALL = (*workloads.CPU_WORKLOADS, *workloads.GPU_WORKLOADS)
 HEADLINE = ("sb3", "sbx", "tianshou", "cleanrl", "leanrl", "leanrl-compiled", "ours")
 PEERS = tuple(each for each in workloads.CPU_WORKLOADS if each.section == "peers")
 TRPO = next(each for each in workloads.CPU_WORKLOADS if each.name == "trpo")
@@ -302,7 +302,7 @@ def update_cost(workload: Workload) -> tuple[float, float]:
 def gpu(measured: Measurements) -> Table:
     """Steps a second on a GPU, by number of environments."""
     rows = []
-    for workload in workloads.GPU_WORKLOADS:
+    for workload in (each for each in workloads.GPU_WORKLOADS if each.section == "gpu"):
         found = {c.name: measured.summary(workload.name, c.name) for c in workload.contenders}
         if not any(found.values()):
             continue

@@ -276,19 +276,20 @@ def _on(backend: str) -> tuple[Contender, ...]:
 
 _GPU_SIZES = (64, 512, 4096, 16384)
 _SB3_LIMIT = 512  # SB3 needs a Python object and a numpy copy for every environment
-GPU_WORKLOADS: tuple[Workload, ...] = tuple(
-    _gpu(env_id, n, ((SB3, OURS) if n <= _SB3_LIMIT else ()) + _on(backend))
-    for env_id, backend in (("CartPole-v1", "torch"), ("HalfCheetah-v5", "mjx"))
-    for n in _GPU_SIZES
-)
-
-
 #: Networks and replay buffer on the GPU, the environment on the CPU.
 GPU_SAC = soft_workload(
     "gpu-sac",
     "SAC on a GPU, 1 environment, batch 256, 256×256",
     (SB3_SAC, SBX_SAC, OURS_SAC, OURS_SAC_EAGER),
     device="cuda",
+)
+GPU_WORKLOADS: tuple[Workload, ...] = (
+    *(
+        _gpu(env_id, n, ((SB3, OURS) if n <= _SB3_LIMIT else ()) + _on(backend))
+        for env_id, backend in (("CartPole-v1", "torch"), ("HalfCheetah-v5", "mjx"))
+        for n in _GPU_SIZES
+    ),
+    GPU_SAC,
 )
 
 

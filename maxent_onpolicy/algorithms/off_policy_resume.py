@@ -9,7 +9,7 @@ from typing import Any
 
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from maxent_onpolicy.algorithms.resume import Resumable, Resume
+from maxent_onpolicy.algorithms.resume import Resumable
 from maxent_onpolicy.engine.replay import ReplayBuffer
 from maxent_onpolicy.engine.replay_files import (
     is_ours,
@@ -77,8 +77,8 @@ class ResumableOffPolicy(Resumable, OffPolicyAlgorithm):
         """Save for an exact continuation: with the replay buffer, if it is of a kind that can be written."""
         self.save(path, replay_buffer=why_not_written(self.replay_buffer) is None)
 
-    def _restore_from_file(self, path: File) -> None:
-        if not self.__dict__.pop("_holds_replay_buffer", False):
+    def _restore_from_file(self, path: File, state: dict[str, Any]) -> None:
+        if not state.get("holds_replay_buffer", False):
             warnings.warn(
                 "The file holds no replay buffer: training goes on with an empty one, and not as it would have without "
                 "the interruption. `save(path, replay_buffer=True)` keeps it; `load_replay_buffer` loads another file.",
@@ -89,10 +89,6 @@ class ResumableOffPolicy(Resumable, OffPolicyAlgorithm):
             path.seek(0)
         with zipfile.ZipFile(_existing(path, ".zip")) as archive:
             read_buffer(self.replay_buffer, archive, _FOLDER)
-
-    def _restore_training_state(self, state: dict[str, Any], resume: Resume) -> None:
-        super()._restore_training_state(state, resume)
-        self._holds_replay_buffer = state.get("holds_replay_buffer", False)
 
     def save_replay_buffer(self, path: File) -> None:
         """Save the stored transitions: without pickle and all or nothing, or as SB3 does if the buffer is SB3's.

@@ -152,11 +152,11 @@ class Resumable(BaseAlgorithm):
                 f"`resume={resume!r}` needs a file saved by this package; {path!r} holds no training state"
             )
         model._restore_training_state(state, resume)
-        model._restore_from_file(path)
+        model._restore_from_file(path, state)
         return model
 
-    def _restore_from_file(self, path: str | pathlib.Path | io.BufferedIOBase) -> None:
-        """Put back what the file holds beside the model, for an algorithm that has more to keep."""
+    def _restore_from_file(self, path: str | pathlib.Path | io.BufferedIOBase, state: dict[str, Any]) -> None:
+        """Put back what the file holds beside the model; ``state`` is what :meth:`_capture_training_state` returned."""
 
 
 def capture_training_state(env: VecEnv | None) -> dict[str, Any]:

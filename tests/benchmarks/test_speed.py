@@ -99,14 +99,14 @@ def test_absent_contenders_and_surplus_rounds_are_left_out() -> None:
 
 
 def test_names_identify() -> None:
-    everything = [*CPU_WORKLOADS, *GPU_WORKLOADS, workloads.GPU_SAC]
+    everything = [*CPU_WORKLOADS, *GPU_WORKLOADS]
 
     assert len({each.name for each in everything}) == len(everything)
     for each in everything:
         assert len({contender.name for contender in each.contenders}) == len(each.contenders)
 
 
-@pytest.mark.parametrize("workload", [*CPU_WORKLOADS, *GPU_WORKLOADS, workloads.GPU_SAC], ids=lambda each: each.name)
+@pytest.mark.parametrize("workload", [*CPU_WORKLOADS, *GPU_WORKLOADS], ids=lambda each: each.name)
 def test_every_contender_has_a_script_and_whole_minibatches(workload: workloads.Workload) -> None:
     assert workload.rollout % workload.batch_size == 0
     steps = workloads.OFF_POLICY_STEPS if workload.section == "sac" else workloads.ROLLOUT
