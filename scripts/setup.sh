@@ -64,5 +64,31 @@ PY
     say "On Linux PyTorch comes with CUDA by default, about 5 GB; docs/installation.md says how to get the small CPU build"
   fi
   "$venv/bin/python" -m pip install --disable-pip-version-check -c "$root/constraints.txt" -e "$root[$extra]"
+  if [ "$extra" = dev ]; then
+    install_procgen
+  fi
   printf '%s\n' "$wanted" >"$stamp"
+}
+
+# Procgen's wheel without what it asks for: only its C library is used, but it pins numpy 1 for gym below Python 3.13.
+install_procgen() {
+  local requirements
+  requirements="$("$venv/bin/python" - "$root/pyproject.toml" <<'PY'
+import pathlib
+import sys
+import tomllib
+
+project = tomllib.loads(pathlib.Path(sys.argv[1]).read_text())["project"]
+print("\n".join(project["optional-dependencies"]["procgen"]))
+PY
+)"
+  "$venv/bin/python" -m pip install --disable-pip-version-check --no-deps -r <(printf '%s\n' "$requirements")
+  if ! ldconfig -p | grep -q 'libGL\.so\.1' || ! ldconfig -p | grep -q 'libgthread-2\.0\.so\.0'; then
+    say "Procgen needs the system libraries libGL and glib"
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+      apt-get update -qq && apt-get install -y -qq --no-install-recommends libgl1 libglib2.0-0
+    else
+      say "install them as root for its tests to run: apt install libgl1 libglib2.0-0"
+    fi
+  fi
 }
