@@ -29,7 +29,8 @@ from maxent_onpolicy.estimators.entropy import (
     temperature_loss,
 )
 from maxent_onpolicy.estimators.losses import explained_variance
-from maxent_onpolicy.policies.actor_critic import EntropyHeadMixin, PolicyAliases, with_entropy_head
+from maxent_onpolicy.policies.actor_critic import EntropyHeadMixin, with_entropy_head
+from maxent_onpolicy.policies.aliases import PolicyAliases
 from maxent_onpolicy.validation import check_choice, check_pair, check_range, did_you_mean
 
 Temperature = float | Schedule | Literal["auto"]

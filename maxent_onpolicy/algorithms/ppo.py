@@ -21,7 +21,7 @@ from maxent_onpolicy.estimators.losses import (
     entropy_loss,
     value_loss,
 )
-from maxent_onpolicy.policies.actor_critic import PolicyAliases
+from maxent_onpolicy.policies.aliases import PolicyAliases
 from maxent_onpolicy.policies.heads import head_scale
 from maxent_onpolicy.validation import SB3ArgumentError, check_integer, check_range
 

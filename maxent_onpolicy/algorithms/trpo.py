@@ -16,7 +16,7 @@ from maxent_onpolicy.engine.packed.trust_region import PackedTrustRegionEngine
 from maxent_onpolicy.engine.select import Compile, EngineName
 from maxent_onpolicy.estimators.losses import value_loss
 from maxent_onpolicy.estimators.trust_region import KL_REDUCTIONS, KLReduction, LineSearch
-from maxent_onpolicy.policies.actor_critic import PolicyAliases
+from maxent_onpolicy.policies.aliases import PolicyAliases
 from maxent_onpolicy.policies.heads import head_scale
 from maxent_onpolicy.validation import check_choice, check_integer, check_range
 

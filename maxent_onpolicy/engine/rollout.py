@@ -38,6 +38,7 @@ def collect_rollout(
     rollout_buffer: RolloutBuffer,
     n_rollout_steps: int,
     deferred: bool = False,
+    acting: Act | None = None,
 ) -> bool:
     """Step ``env`` with the current policy until the buffer is full.
 
@@ -50,6 +51,7 @@ def collect_rollout(
         n_rollout_steps: ``T``.
         deferred: run the actor alone in every step, and evaluate all steps together at the end; callbacks that read
             ``values`` or ``log_probs`` get them still.
+        acting: what chooses actions in place of :func:`act`.
 
     Returns:
         Whether the rollout is complete (a callback may stop it).
@@ -58,7 +60,7 @@ def collect_rollout(
         NonFiniteError: on NaN or Inf in an observation, a reward or an action, naming the step and the environment.
     """
     begin_rollout(self, callback, rollout_buffer)
-    return fill_rollout(self, env, callback, rollout_buffer, n_rollout_steps, deferred)
+    return fill_rollout(self, env, callback, rollout_buffer, n_rollout_steps, deferred, acting)
 
 
 def begin_rollout(self: "OnPolicyAlgorithm", callback: BaseCallback, rollout_buffer: RolloutBuffer) -> None:
@@ -79,12 +81,13 @@ def fill_rollout(
     rollout_buffer: RolloutBuffer,
     n_rollout_steps: int,
     deferred: bool,
+    acting: Act | None = None,
 ) -> bool:
     """Do what follows :func:`begin_rollout`; see :func:`collect_rollout`."""
     if self.use_sde:
         self.policy.reset_noise(noise_envs(rollout_buffer))
     loop = _collect_on_device if steps_on_tensors(env) else _collect_from_numpy
-    chosen = with_noise_of_all(act_alone if deferred else act, rollout_buffer)
+    chosen = with_noise_of_all(act_alone if deferred else acting or act, rollout_buffer)
     if not loop(self, env, callback, rollout_buffer, n_rollout_steps, chosen):
         return False
     if deferred:

@@ -16,6 +16,8 @@ from maxent_onpolicy.policies.distributions import (
     GaussianDistribution,
     TanhGaussianDistribution,
 )
+from maxent_onpolicy.policies.impala import ImpalaCNN, ImpalaPolicy, MaxEntImpalaPolicy
+from maxent_onpolicy.policies.minigrid_cnn import MaxEntMiniGridCnnPolicy, MiniGridCnn, MiniGridCnnPolicy
 from maxent_onpolicy.policies.precision import Bfloat16Extractor
 
 __all__ = [
@@ -26,9 +28,15 @@ __all__ = [
     "BoxDistribution",
     "EntropyHeadMixin",
     "GaussianDistribution",
+    "ImpalaCNN",
+    "ImpalaPolicy",
     "MaxEntActorCriticCnnPolicy",
     "MaxEntActorCriticPolicy",
+    "MaxEntImpalaPolicy",
+    "MaxEntMiniGridCnnPolicy",
     "MaxEntMultiInputActorCriticPolicy",
+    "MiniGridCnn",
+    "MiniGridCnnPolicy",
     "MultiInputActorCriticPolicy",
     "TanhGaussianDistribution",
     "with_entropy_head",

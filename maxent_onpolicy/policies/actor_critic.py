@@ -1,7 +1,7 @@
 """SB3's actor-critic policies with our action distributions, and with the entropy head."""
 
 from functools import cache, partial
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -263,6 +263,24 @@ class EntropyHeadMixin(GraphFreeCopies, sb3.ActorCriticPolicy):
         entropy_values = self._entropy_value(vf_features, latent_vf)
         return self.value_net(latent_vf), entropy_values, distribution.log_prob(actions), distribution.entropy()
 
+    def act_with_entropy_values(self, obs: PyTorchObs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Do what SB3's ``forward`` does, and ask the entropy critic in the same pass through the networks.
+
+        Args:
+            obs: ``[N, ...]``.
+
+        Returns:
+            Sampled actions ``[N, A]``, values ``[N, 1]``, log-probabilities ``[N]`` and entropy values ``[N, 1]``.
+        """
+        features = self.extract_features(obs)
+        pi_features, vf_features = features if isinstance(features, tuple) else (features, features)
+        latent_vf = self.mlp_extractor.forward_critic(vf_features)
+        distribution = self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(pi_features))
+        actions = distribution.get_actions()
+        log_prob, entropy_values = distribution.log_prob(actions), self._entropy_value(vf_features, latent_vf)
+        assert self.action_space.shape is not None
+        return actions.reshape((-1, *self.action_space.shape)), self.value_net(latent_vf), log_prob, entropy_values
+
     def _entropy_value(self, vf_features: Tensor, latent_vf: Tensor) -> Tensor:
         latent = latent_vf if self.entropy_trunk is None else self.entropy_trunk(vf_features)
         return self.entropy_value_net(latent)
@@ -297,18 +315,3 @@ def with_entropy_head(policy_class: Any) -> type[EntropyHeadMixin]:
     if issubclass(policy_class, EntropyHeadMixin):
         return policy_class
     return type(f"MaxEnt{policy_class.__name__}", (EntropyHeadMixin, policy_class), {"__doc__": policy_class.__doc__})
-
-
-class PolicyAliases:
-    """SB3's policy names for our classes."""
-
-    PLAIN: ClassVar[dict[str, type[sb3.BasePolicy]]] = {
-        "MlpPolicy": ActorCriticPolicy,
-        "CnnPolicy": ActorCriticCnnPolicy,
-        "MultiInputPolicy": MultiInputActorCriticPolicy,
-    }
-    MAX_ENT: ClassVar[dict[str, type[sb3.BasePolicy]]] = {
-        "MlpPolicy": MaxEntActorCriticPolicy,
-        "CnnPolicy": MaxEntActorCriticCnnPolicy,
-        "MultiInputPolicy": MaxEntMultiInputActorCriticPolicy,
-    }

@@ -12,6 +12,7 @@ from maxent_onpolicy.engine.compiled.fits import why_not_compiled
 from maxent_onpolicy.engine.compiled.observed import NotTraceableError
 from maxent_onpolicy.engine.compiled.update import CompiledUpdate
 from maxent_onpolicy.engine.eager import EagerEngine
+from maxent_onpolicy.engine.images import ImageCollector
 from maxent_onpolicy.engine.metrics import UpdateMetrics
 from maxent_onpolicy.engine.rollout import collect_rollout
 
@@ -41,6 +42,7 @@ class CompiledEngine:
         self._update: CompiledUpdate | None = None
         self._compilations = 0
         self._eager: EagerEngine | None = None
+        self._images = ImageCollector()
 
     def collect(
         self,
@@ -50,12 +52,15 @@ class CompiledEngine:
         buffer: RolloutBuffer,
         n_steps: int,
     ) -> bool:
-        """Fill the buffer with the actor alone; values and log-probabilities come afterwards, all at once."""
+        """Fill the buffer with the actor alone, unless it sees images; the critics come afterwards, all at once."""
+        if ImageCollector.serves(algorithm, buffer):
+            return self._images.collect(algorithm, env, callback, buffer, n_steps)
         return collect_rollout(algorithm, env, callback, buffer, n_steps, deferred=True)
 
     def critic_values(self, algorithm: "OnPolicyAlgorithm", buffer: RolloutBuffer, critic: str) -> Tensor:
         """Return a critic's values ``[T, B]`` of the rollout's observations."""
-        return buffer.evaluate(getattr(algorithm.policy, f"predict_{critic}s"))
+        known = self._images.entropy_value() if critic == "entropy_value" else None
+        return known if known is not None else buffer.evaluate(getattr(algorithm.policy, f"predict_{critic}s"))
 
     def update(self, algorithm: "PPO", clip: "ClipRanges") -> UpdateMetrics:
         """Train on the rollout for all epochs, or until the KL divergence is too large.
