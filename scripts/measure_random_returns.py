@@ -14,6 +14,8 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 
+from maxent_onpolicy.envs import minigrid
+
 EPISODES = 100
 SEED = 20_240_718
 RANGES = Path(__file__).parents[1] / "maxent_onpolicy" / "evaluation" / "data" / "score_ranges.json"
@@ -41,11 +43,13 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="store the means in score_ranges.json")
     arguments = parser.parse_args()
     ranges = json.loads(RANGES.read_text())
-    software = f"gymnasium {version('gymnasium')}, mujoco {version('mujoco')}"
-    ranges["sources"]["random"] = (
-        f"mean return of uniformly random actions over {EPISODES} episodes, measured by "
-        f"scripts/measure_random_returns.py with {software}"
-    )
+    minigrid.register()
+    for source, packages in (("random", ("gymnasium", "mujoco")), ("random_minigrid", ("minigrid",))):
+        software = ", ".join(f"{package} {version(package)}" for package in packages)
+        ranges["sources"][source] = (
+            f"mean return of uniformly random actions over {EPISODES} episodes, measured by "
+            f"scripts/measure_random_returns.py with {software}"
+        )
     for env_id, entry in ranges["environments"].items():
         returns = random_returns(env_id)
         standard_error = returns.std(ddof=1) / np.sqrt(EPISODES)

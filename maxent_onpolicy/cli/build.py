@@ -1,13 +1,14 @@
 """From a run's settings to its environments and model."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from maxent_onpolicy.cli.config import RunConfig
+from maxent_onpolicy.cli.config import RunConfig, has_test
 from maxent_onpolicy.cli.registry import build_hyperparameters, check_hyperparameters, is_stock, load_class
 from maxent_onpolicy.cli.values import UsageError
 from maxent_onpolicy.engine.distributed import world
@@ -26,16 +27,24 @@ def make_training_env(config: RunConfig) -> VecEnv:
     return _normalized(_make_env(config, share, config.seed + ranks.rank * share), config, training=True)
 
 
-def make_evaluation_env(config: RunConfig, episodes: int | None = None) -> VecEnv:
+def make_evaluation_env(
+    config: RunConfig, episodes: int | None = None, split: str = "train", n_envs: int | None = None
+) -> VecEnv:
     """Make the environments a run is evaluated in: wrapped as the training's, frozen, paying the raw reward.
 
     Args:
         config: the run.
-        episodes: how many are played at a time; default is the run's. Environments share them evenly.
+        episodes: how many are played at a time; default is the run's.
+        split: ``"train"``, or ``"test"`` for a run that has a test distribution.
+        n_envs: how many environments share the episodes; default is what the run says, or else as many as divide
+            them evenly, up to eight. There are never more than episodes.
     """
     count = episodes or int(config.evaluation["episodes"])
-    n_envs = max(number for number in range(1, 9) if count % number == 0)
-    return _normalized(_make_env(config, n_envs, seed=0), config, training=False)
+    n_envs = n_envs or config.evaluation.get("n_envs")
+    if n_envs is None:
+        n_envs = max(number for number in range(1, 9) if count % number == 0)
+    changes = config.evaluation["test_kwargs"] if split == "test" else {}
+    return _normalized(_make_env(config, min(n_envs, count), 0, changes), config, training=False)
 
 
 def make_model(config: RunConfig, env: VecEnv) -> BaseAlgorithm:
@@ -61,7 +70,7 @@ def check_runs(runs: Iterable[RunConfig], place: str) -> None:
     Raises:
         UsageError: naming the place, the run, the argument and what is allowed.
     """
-    checked = set()
+    checked: set[tuple[str, str]] = set()
     for config in runs:
         key = (config.label, config.env_id)
         if key in checked:
@@ -73,6 +82,7 @@ def check_runs(runs: Iterable[RunConfig], place: str) -> None:
             env = make_training_env(config)
             try:
                 make_model(config, env)
+                _check_test_env(config, env)
             finally:
                 env.close()
         # RuntimeError is how PyTorch refuses a device
@@ -81,14 +91,37 @@ def check_runs(runs: Iterable[RunConfig], place: str) -> None:
             raise UsageError(f"{where}: {reason}") from error
 
 
+def _check_test_env(config: RunConfig, training: VecEnv) -> None:
+    """Build the environment of the test distribution, if there is one.
+
+    Raises:
+        ValueError: if it refuses its keywords, or what is seen or done there is not what is seen or done in training.
+    """
+    if not has_test(config):
+        return
+    name = "evaluation.test_kwargs"
+    try:
+        test = make_evaluation_env(config, 1, "test")
+    except (ValueError, TypeError, AssertionError, ImportError, KeyError) as error:
+        raise ValueError(f"{name}: {error}") from error
+    try:
+        for kind in ("observation_space", "action_space"):
+            ours, theirs = getattr(training, kind), getattr(test, kind)
+            if ours != theirs:
+                noun = kind.replace("_", " ")
+                raise ValueError(f"{name}: must leave the {noun} as it is, {ours}; it becomes {theirs}")
+    finally:
+        test.close()
+
+
 def device_of(config: RunConfig) -> str:
     """Return where the run computes, as the algorithms' ``device``."""
     return str(config.hyperparameters.get("device", "auto"))
 
 
-def _make_env(config: RunConfig, n_envs: int, seed: int) -> VecEnv:
+def _make_env(config: RunConfig, n_envs: int, seed: int, changes: Mapping[str, Any] = MappingProxyType({})) -> VecEnv:
     settings = config.environment
-    kwargs = settings["kwargs"]
+    kwargs = {**settings["kwargs"], **changes}
     if config.backend in BACKENDS and BACKENDS[config.backend].on_device:
         kwargs = {"device": device_of(config)} | kwargs
     return make_vec_env(

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from maxent_onpolicy.cli.values import UsageError, check_integer, check_mapping, check_plain, merge
+from maxent_onpolicy.evaluation.modes import MODES
+from maxent_onpolicy.validation import did_you_mean
 
 SETTINGS = (
     "total_timesteps",
@@ -24,7 +26,14 @@ ENVIRONMENT_DEFAULTS: dict[str, Any] = {
     "discretize_bins": None,
     "kwargs": {},
 }
-EVALUATION_DEFAULTS: dict[str, Any] = {"every": None, "episodes": 10, "seed": 10_000}
+EVALUATION_DEFAULTS: dict[str, Any] = {
+    "every": None,
+    "episodes": 10,
+    "seed": 10_000,
+    "modes": None,
+    "n_envs": None,
+    "test_kwargs": None,
+}
 SETTING_DEFAULTS: dict[str, Any] = {
     "total_timesteps": None,
     "n_envs": 1,
@@ -54,7 +63,9 @@ class RunConfig:
         policy: policy alias.
         environment: ``normalize_observation``, ``normalize_reward``, ``clip_observation``, ``clip_reward``,
             ``discretize_bins``, ``kwargs`` of the environment.
-        evaluation: ``every`` (timesteps), ``episodes``, ``seed``.
+        evaluation: ``every`` (timesteps), ``episodes``, ``seed``; and where a run asks for them, ``modes`` (default
+            both), ``n_envs`` (default at most eight that share the episodes evenly), and ``test_kwargs``, laid over the
+            environment's ``kwargs`` for a test distribution in which every checkpoint is evaluated too.
         tuning_budget: how much tuning these settings had, for the report; ``None`` if nobody says.
     """
 
@@ -100,6 +111,11 @@ class RunConfig:
         return f"{self.label} on {self.env_id}, seed {self.seed}"
 
 
+def has_test(config: RunConfig) -> bool:
+    """Return whether a run is evaluated on a test distribution as well."""
+    return "test_kwargs" in config.evaluation
+
+
 def make_config(
     settings: Mapping[str, Any],
     place: str,
@@ -134,8 +150,6 @@ def make_config(
         raise UsageError(f"{place}: the suite's name is the name of a directory, without slashes; got {suite!r}")
     if label in ("", ".", ".."):
         raise UsageError(f"{place}: the label is the name of a directory; got {label!r}")
-    evaluation = full["evaluation"]
-    every = -(-total // 10) if evaluation["every"] is None else evaluation["every"]
     return RunConfig(
         suite=suite,
         label=label,
@@ -148,13 +162,44 @@ def make_config(
         hyperparameters=full["hyperparameters"],
         policy=full["policy"],
         environment=full["environment"],
-        evaluation={
-            "every": check_integer(every, f"{place}.evaluation.every", 1),
-            "episodes": check_integer(evaluation["episodes"], f"{place}.evaluation.episodes", 1),
-            "seed": check_integer(evaluation["seed"], f"{place}.evaluation.seed", 0) + (0 if exact else seed),
-        },
+        evaluation=_evaluation(full, f"{place}.evaluation", total, 0 if exact else seed),
         tuning_budget=full["tuning_budget"],
     )
+
+
+def _evaluation(full: Mapping[str, Any], place: str, total: int, seed: int) -> dict[str, Any]:
+    """Return what a run says of its evaluations; what it leaves at its default is not mentioned, but for numbers."""
+    block = full["evaluation"]
+    every = -(-total // 10) if block["every"] is None else block["every"]
+    evaluation: dict[str, Any] = {
+        "every": check_integer(every, f"{place}.every", 1),
+        "episodes": check_integer(block["episodes"], f"{place}.episodes", 1),
+        "seed": check_integer(block["seed"], f"{place}.seed", 0) + seed,
+    }
+    modes = MODES if block["modes"] is None else _modes(block["modes"], f"{place}.modes")
+    if modes != MODES:
+        evaluation["modes"] = list(modes)
+    if block["n_envs"] is not None:
+        evaluation["n_envs"] = check_integer(block["n_envs"], f"{place}.n_envs", 1)
+    if block["test_kwargs"] is not None:
+        kwargs, test_kwargs = full["environment"]["kwargs"], block["test_kwargs"]
+        if {**kwargs, **test_kwargs} == kwargs:
+            raise UsageError(
+                f"{place}.test_kwargs: must differ from environment.kwargs, got {test_kwargs!r}; "
+                "leave it out for no test distribution"
+            )
+        evaluation["test_kwargs"] = test_kwargs
+    return evaluation
+
+
+def _modes(value: Any, place: str) -> tuple[str, ...]:
+    allowed = f"a list of {' and '.join(MODES)}, or one of them"
+    if not isinstance(value, list) or not value or len(set(map(str, value))) < len(value):
+        raise UsageError(f"{place}: expected {allowed}, got {value!r}")
+    for mode in value:
+        if mode not in MODES:
+            raise UsageError(f"{place}: expected {allowed}, got {mode!r}{did_you_mean(mode, MODES)}")
+    return tuple(mode for mode in MODES if mode in value)
 
 
 def check_settings(settings: Any, place: str, extra: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -170,7 +215,8 @@ def check_settings(settings: Any, place: str, extra: tuple[str, ...] = ()) -> di
     """
     block = check_mapping(settings, place, (*SETTINGS, *extra))
     check_mapping(block.get("hyperparameters"), f"{place}.hyperparameters")
-    check_mapping(block.get("evaluation"), f"{place}.evaluation", tuple(EVALUATION_DEFAULTS))
+    evaluation = check_mapping(block.get("evaluation"), f"{place}.evaluation", tuple(EVALUATION_DEFAULTS))
+    check_mapping(evaluation.get("test_kwargs"), f"{place}.evaluation.test_kwargs")
     environment = check_mapping(block.get("environment"), f"{place}.environment", tuple(ENVIRONMENT_DEFAULTS))
     check_mapping(environment.get("kwargs"), f"{place}.environment.kwargs")
     for name in ("normalize_observation", "normalize_reward"):

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from maxent_onpolicy.cli.jobs import Job
+from maxent_onpolicy.evaluation.modes import MODES
 from maxent_onpolicy.evaluation.runs import RunDirectory, RunError
 from maxent_onpolicy.evaluation.tables import duration, number
 
@@ -165,5 +166,11 @@ def _final_return(job: Job) -> str:
         frame = RunDirectory(job.path).read_eval()
     except (RunError, OSError):
         return ""
-    last = frame[(frame["timesteps"] == frame["timesteps"].max()) & (frame["mode"] == "deterministic")]
-    return "" if last.empty else f"return {number(last['return'].mean())} "
+    if frame.empty:
+        return ""
+    last = frame[frame["timesteps"] == frame["timesteps"].max()]
+    last = last[last["mode"] == next(mode for mode in MODES if mode in set(last["mode"]))]
+    if "split" not in last:
+        return f"return {number(last['return'].mean())} "
+    means = last.groupby("split")["return"].mean()
+    return f"return {number(means['train'])}, test {number(means['test'])} "

@@ -1,30 +1,38 @@
 """``maxent-onpolicy evaluate``: play episodes with a trained model."""
 
 import zipfile
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from rich.table import Table
 from rich.text import Text
 
-from maxent_onpolicy.cli.config import RunConfig, make_config
+from maxent_onpolicy.cli.config import RunConfig, has_test, make_config
 from maxent_onpolicy.cli.output import make_console
 from maxent_onpolicy.cli.parse import Flag, option, parse_options
 from maxent_onpolicy.cli.registry import find_algorithm, load_class
 from maxent_onpolicy.cli.values import UsageError
+from maxent_onpolicy.evaluation.modes import MODES, SPLITS, family
 from maxent_onpolicy.evaluation.runs import RunDirectory, RunError
 from maxent_onpolicy.evaluation.tables import number
 from maxent_onpolicy.validation import check_choice, check_integer
 
+if TYPE_CHECKING:
+    from maxent_onpolicy.evaluation.protocol import Episodes
+
 DESCRIPTION = """Play episodes with a trained model, and show what they return in raw reward.
 
-Environments are the run's own, with its normalisation statistics, frozen.
+Environments are the run's own, with its normalisation statistics, frozen. A
+run that has a test distribution (test_kwargs of its evaluation) is judged on
+both, each in a row of its own; --split chooses one of them.
 
   maxent-onpolicy evaluate my_results/quick/runs/MaxEntPPO/Hopper-v5/seed_0
   maxent-onpolicy evaluate RUN_DIR --episodes 100 --modes deterministic
+  maxent-onpolicy evaluate RUN_DIR --split test --episodes 100 --n-envs 25
   maxent-onpolicy evaluate RUN_DIR --video out.mp4 --video-episodes 3
   maxent-onpolicy evaluate my_model.zip --algorithm PPO --env CartPole-v1
 
@@ -34,7 +42,6 @@ Environments are the run's own, with its normalisation statistics, frozen.
 A model file may contain code that runs when it is read: open only files that
 you trust.
 """
-_MODES = ("deterministic", "stochastic")
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,9 @@ class EvaluateOptions:
         episodes: how many, in each mode
         seed: of the environments and the sampled actions
         modes: deterministic, stochastic or both
-        video: record the first mode's first episodes in this .mp4 or .gif file; the results are the same
+        split: train or test, where the run has both: the environments it was trained in, or the others
+        n_envs: environments that share the episodes
+        video: record the first row's first episodes in this .mp4 or .gif file; the results are the same
         video_episodes: how many of them
         video_length: steps of an episode to record at most
         algorithm: of a model file that lies in no run directory
@@ -58,7 +67,9 @@ class EvaluateOptions:
     path: Annotated[tyro.conf.Positional[Path], option("PATH")]
     episodes: Annotated[int, option("N", "20")] = 20
     seed: Annotated[int, option("N", "20000")] = 20_000
-    modes: Annotated[tuple[str, ...], option("MODE [MODE ...]", "both")] = _MODES
+    modes: Annotated[tuple[str, ...], option("MODE [MODE ...]", "the run's, or both")] = ()
+    split: Annotated[str | None, option("SPLIT", "both")] = None
+    n_envs: Annotated[int | None, option("N", "the run's, or up to 8")] = None
     video: Annotated[Path | None, option("FILE")] = None
     video_episodes: Annotated[int, option("N", "1")] = 1
     video_length: Annotated[int | None, option("N", "all")] = None
@@ -83,21 +94,48 @@ def main(arguments: list[str]) -> int:
     if options.normalization is not None and not normalized:
         raise UsageError(f"--normalization: {options.path} was trained without normalisation; leave the option out")
 
+    splits = _splits(config, options)
+    if options.n_envs is not None and options.n_envs < 1:
+        raise UsageError(f"--n-envs must be at least 1, got {options.n_envs}")
+
     from maxent_onpolicy.cli.build import device_of, make_evaluation_env, restored_normalization
-    from maxent_onpolicy.evaluation.protocol import evaluate_policy
+    from maxent_onpolicy.evaluation.protocol import Episodes, evaluate_policy, evaluation_seed
 
     cls: Any = load_class(config.algorithm)
+    modes = options.modes or tuple(config.evaluation.get("modes", MODES))
+    results: dict[str, Episodes] = {}
     try:
-        for mode in options.modes:
-            check_choice("--modes", mode, _MODES)
-        env = make_evaluation_env(config, options.episodes)
-        if normalization is not None:
-            env = restored_normalization(env, normalization, config, options.trust_pickle)
+        for mode in modes:
+            check_choice("--modes", mode, MODES)
         model = cls.load(model_path, device=device_of(config))
-        with _recording(env, options) as env:
-            results = evaluate_policy(model, env, options.episodes, options.seed, options.modes)
+        for split in splits:
+            env = make_evaluation_env(config, options.episodes, split, options.n_envs)
+            if normalization is not None:
+                env = restored_normalization(env, normalization, config, options.trust_pickle)
+            seed = evaluation_seed("test", options.seed) if split == "test" else options.seed
+            with _recording(env, options, first=split == splits[0]) as recorded:
+                found = evaluate_policy(model, recorded, options.episodes, seed, modes)
+            env.close()
+            results |= {family(mode, split) if has_test(config) else mode: played for mode, played in found.items()}
     except (ValueError, OSError, ImportError, KeyError, zipfile.BadZipFile) as error:
         raise UsageError(f"{model_path}: {error}") from error
+    _show(config, results, options.video)
+    return 0
+
+
+def _splits(config: RunConfig, options: EvaluateOptions) -> tuple[str, ...]:
+    """Return on which distributions the model is to play."""
+    if options.split is None:
+        return ("train", "test") if has_test(config) else ("train",)
+    if options.split not in SPLITS:
+        raise UsageError(f"--split must be train or test, got {options.split!r}")
+    if options.split == "test" and not has_test(config):
+        raise UsageError(f"--split test: {config.name} has no test distribution (test_kwargs of its evaluation)")
+    return (options.split,)
+
+
+def _show(config: RunConfig, results: "Mapping[str, Episodes]", video: Path | None) -> None:
+    """Print what the episodes came to, a row a mode."""
     table = Table(box=None, padding=(0, 2, 0, 0), title=f"{config.label} on {config.env_id}", title_justify="left")
     table.add_column("mode")
     for name in ("episodes", "return", "± SD", "min", "max", "length"):
@@ -108,9 +146,8 @@ def main(arguments: list[str]) -> int:
         table.add_row(*map(Text, cells))
     console = make_console()
     console.print(table)
-    if options.video is not None:
-        console.print(Text(f"video: {options.video}"), soft_wrap=True)
-    return 0
+    if video is not None:
+        console.print(Text(f"video: {video}"), soft_wrap=True)
 
 
 def _check_video(options: EvaluateOptions) -> None:
@@ -134,9 +171,9 @@ def _check_video(options: EvaluateOptions) -> None:
         )
 
 
-def _recording(env: Any, options: EvaluateOptions) -> AbstractContextManager[Any]:
-    """Return the environments, recorded if that is asked for."""
-    if options.video is None:
+def _recording(env: Any, options: EvaluateOptions, first: bool) -> AbstractContextManager[Any]:
+    """Return the environments, recorded if that is asked for and they are the first that play."""
+    if options.video is None or not first:
         return nullcontext(env)
     from maxent_onpolicy.video.recorder import VideoRecorder
 

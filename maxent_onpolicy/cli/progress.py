@@ -8,10 +8,11 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.text import Text
 
 from maxent_onpolicy.cli.runner import Reporter
+from maxent_onpolicy.evaluation.modes import split_of
 from maxent_onpolicy.evaluation.protocol import Episodes
 from maxent_onpolicy.evaluation.tables import number
 
-_ROW = "{:>12}  {:>20}  {:>20}  {:>9}  {:>8}"
+_ROW = "{:>12}  {}  {:>9}  {:>8}"
 
 
 class TrainingProgress:
@@ -42,9 +43,9 @@ class TrainingProgress:
         self._task = self._bar.add_task("", total=total_timesteps)
         self._training_return: float | None = None
         self._at: tuple[int, float] | None = None
+        self._columns: tuple[str, ...] = ()
 
     def __enter__(self) -> "TrainingProgress":
-        self._message(_ROW.format("steps", "deterministic return", "stochastic return", "training", "steps/s"))
         self._bar.start()
         return self
 
@@ -60,11 +61,20 @@ class TrainingProgress:
     def _evaluated(self, timesteps: int, results: dict[str, Episodes]) -> None:
         seconds = time.monotonic() - self._at[1] if self._at else 0.0
         steps = timesteps - self._at[0] if self._at else 0
-        cells = [_mean(results[mode]) if mode in results else "" for mode in ("deterministic", "stochastic")]
+        self._head(tuple(results))
+        cells = [f"{_mean(episodes):>20}" for episodes in results.values()]
         training = "" if self._training_return is None else number(self._training_return)
         speed = f"{steps / seconds:,.0f}" if steps and seconds else ""
-        self._message(_ROW.format(f"{timesteps:,}", *cells, training, speed))
+        self._message(_ROW.format(f"{timesteps:,}", "  ".join(cells), training, speed))
         self._at = (timesteps, time.monotonic())
+
+    def _head(self, names: tuple[str, ...]) -> None:
+        """Name the columns above the first row."""
+        if names != self._columns:
+            self._columns = names
+            heads = [name if split_of(name) else f"{name} return" for name in names]
+            cells = "  ".join(f"{head:>20}" for head in heads)
+            self._message(_ROW.format("steps", cells, "training", "steps/s"))
 
     def _message(self, text: str) -> None:
         self.console.print(Text(text), soft_wrap=True)

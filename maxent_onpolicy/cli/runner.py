@@ -21,7 +21,7 @@ from stable_baselines3.common.logger import Logger
 from maxent_onpolicy.algorithms.train_seeds import Join
 from maxent_onpolicy.callbacks import CheckpointCallback, write_checkpoint
 from maxent_onpolicy.cli.build import device_of, make_evaluation_env, make_model, make_training_env
-from maxent_onpolicy.cli.config import RunConfig
+from maxent_onpolicy.cli.config import RunConfig, has_test
 from maxent_onpolicy.cli.lock import locked
 from maxent_onpolicy.cli.ranks import agree
 from maxent_onpolicy.cli.registry import is_stock, load_class
@@ -50,7 +50,7 @@ class Reporter:
 
     Attributes:
         progress: called now and then with the timesteps and the mean return of recent training episodes.
-        evaluated: called after each evaluation with the timesteps and the episodes of each mode.
+        evaluated: called after each evaluation with the timesteps and its episodes, by the name of the mode.
         message: called with a line for the user.
     """
 
@@ -156,6 +156,7 @@ def _train(
         clock.before = 0.0
         model = make_model(config, make_training_env(config))
     evaluation_env = make_evaluation_env(config)
+    test_env = make_evaluation_env(config, split="test") if has_test(config) else None
     train_log, eval_log = checkpoint.logs = run.train_log(), run.eval_log()
     for log in checkpoint.logs:
         log.truncate(model.num_timesteps if model.num_timesteps else -1)
@@ -167,9 +168,9 @@ def _train(
         tracker.evaluated(timesteps, results)
         reporter.evaluated(timesteps, results)
 
-    evaluation: dict[str, Any] = {**config.evaluation, "on_result": evaluated}
+    known = {key: value for key, value in config.evaluation.items() if key in ("every", "episodes", "seed", "modes")}
     callbacks: list[BaseCallback] = [
-        EvaluationCallback(evaluation_env, eval_log, **evaluation),
+        EvaluationCallback(evaluation_env, eval_log, **known, test_env=test_env, on_result=evaluated),
         checkpoint,
         ProgressCallback(reporter),
     ]
@@ -181,7 +182,7 @@ def _train(
         save_model(model, run, run.model)
     else:
         run.normalization.unlink(missing_ok=True)
-    for env in (model.get_env(), evaluation_env):
+    for env in (model.get_env(), evaluation_env, test_env):
         if env is not None:
             env.close()
     return model.num_timesteps

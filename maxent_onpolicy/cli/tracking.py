@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from maxent_onpolicy.cli.values import UsageError
+from maxent_onpolicy.evaluation.modes import slug
 from maxent_onpolicy.evaluation.runs import RunDirectory
 from maxent_onpolicy.validation import did_you_mean
 
@@ -107,8 +108,8 @@ class RunTracker:
         """Write the means of an evaluation."""
         row: dict[str, Any] = {}
         for mode, episodes in results.items():
-            row[f"eval/{mode}_return"] = float(episodes.returns.mean())
-            row[f"eval/{mode}_length"] = float(episodes.lengths.mean())
+            row[f"eval/{slug(mode)}_return"] = float(episodes.returns.mean())
+            row[f"eval/{slug(mode)}_length"] = float(episodes.lengths.mean())
         for output in self._formats:
             output.write(row, dict.fromkeys(row, ()), timesteps)
 

@@ -69,7 +69,9 @@ class TrainOptions:
         set: hyperparameter, also inside another: policy_kwargs.log_std_init=-1; repeat for more
         config: YAML file of settings as in a suite, or a run's config.json; options here override it
         eval_every: timesteps between evaluations
-        eval_episodes: episodes of an evaluation, deterministic and stochastic each
+        eval_episodes: episodes of an evaluation, in each mode
+        eval_mode: deterministic or stochastic; repeat for both
+        test_kwarg: argument of the environment of a test distribution, such as num_levels=0; repeat for more
         label: name of these settings in tables
         suite: name of the group of runs it belongs to
         results: folder of all results
@@ -98,6 +100,8 @@ class TrainOptions:
     config: Annotated[Path | None, option("FILE")] = None
     eval_every: Annotated[int | None, option("N", "a tenth of the training")] = None
     eval_episodes: Annotated[int | None, option("N", "10")] = None
+    eval_mode: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], option("MODE", "both")] = ()
+    test_kwarg: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], option("KEY=VALUE")] = ()
     label: Annotated[str | None, option("NAME", "the algorithm")] = None
     suite: Annotated[str, option("NAME", "local")] = "local"
     results: Annotated[Path, option("DIR", "results")] = Path("results")
@@ -276,6 +280,8 @@ def _settings(options: TrainOptions) -> dict[str, Any]:
         "environment.kwargs": read_assignments(options.env_kwarg, "--env-kwarg") or None,
         "evaluation.every": options.eval_every,
         "evaluation.episodes": options.eval_episodes,
+        "evaluation.modes": list(options.eval_mode) or None,
+        "evaluation.test_kwargs": read_assignments(options.test_kwarg, "--test-kwarg") or None,
     }
     for place, value in places.items():
         if value is not None:

@@ -17,9 +17,11 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
+from maxent_onpolicy.envs import minigrid
 from maxent_onpolicy.envs.discretize import DiscretizeActions
 from maxent_onpolicy.envs.gym_vec_env import GymVecEnv
 from maxent_onpolicy.envs.mjx import MJX_TASKS, make_mjx_vec_env, serves_mjx
+from maxent_onpolicy.envs.procgen import make_procgen_vec_env, serves_procgen
 from maxent_onpolicy.envs.torch_native import TORCH_ENVS, make_torch_vec_env, serves_torch
 from maxent_onpolicy.validation import check_choice, check_integer, did_you_mean
 
@@ -45,6 +47,8 @@ _INSTALL = {
     "procgen": "maxent-onpolicy[procgen]",
     "ale": "gymnasium[atari]",
     "box2d": "maxent-onpolicy[box2d]",
+    "minigrid": "maxent-onpolicy[minigrid]",
+    "babyai": "maxent-onpolicy[minigrid]",
     "jax": "gymnasium[jax]",
     "pygame": "gymnasium[classic-control]",
 }
@@ -111,13 +115,14 @@ def make_vec_env(
     :class:`DiscretizeActions`. So reported returns are those of the environment itself.
 
     Args:
-        env_id: any registered Gymnasium id (``"HalfCheetah-v5"``, ``"module:Id-v0"``), or a class or function that
-            returns a new environment.
+        env_id: any registered Gymnasium id (``"HalfCheetah-v5"``, ``"module:Id-v0"``), a game of Procgen
+            (``"procgen:coinrun"``), or a class or function that returns a new environment.
         n_envs: number of environments, at least 1.
         seed: environment ``i`` starts from ``seed + i``, as in SB3; the same seed gives the same episodes.
             ``None`` draws a seed from numpy's global generator.
         backend: ``"auto"``, or a name in ``BACKENDS``. ``"gymnasium"`` serves everything, in this process;
-            ``"mujoco_batch"`` steps Gymnasium's MuJoCo ``-v5`` tasks on all cores, with the same results.
+            ``"mujoco_batch"`` steps Gymnasium's MuJoCo ``-v5`` tasks on all cores, with the same results;
+            ``"procgen"`` serves all ids that begin with ``procgen:``, and no others.
             ``"torch"`` and ``"mjx"`` simulate on a device, thousands at once, and must be asked for; there
             ``device="cuda"`` is a keyword of the environment.
         wrapper: a function that wraps one environment.
@@ -188,7 +193,7 @@ def make_mujoco_batch_vec_env(request: EnvRequest) -> VecEnv:
 
 
 def _mujoco_batch_serves(request: EnvRequest) -> bool:
-    if not isinstance(request.env_id, str) or request.wrapper is not None:
+    if not isinstance(request.env_id, str) or request.wrapper is not None or serves_procgen(request):
         return False
     try:
         spec = _find(request.env_id)
@@ -204,13 +209,14 @@ def _mujoco_batch_serves(request: EnvRequest) -> bool:
 
 
 _LAYERS = "`wrapper` nor `discretize_bins`"
-BACKENDS["gymnasium"] = Backend(make_gym_vec_env, serves=lambda request: True, preference=0)
+BACKENDS["gymnasium"] = Backend(make_gym_vec_env, serves=lambda request: not serves_procgen(request), preference=0)
 BACKENDS["mujoco_batch"] = Backend(
     make_mujoco_batch_vec_env,
     _mujoco_batch_serves,
     preference=10,
     needs="MuJoCo of at least 3.17, one of Gymnasium's MuJoCo -v5 tasks, and no `wrapper`",
 )
+BACKENDS["procgen"] = Backend(make_procgen_vec_env, serves_procgen, preference=10, needs="an id like 'procgen:coinrun'")
 # Other generators of start states, and other arithmetic: only for who asks for them.
 BACKENDS["torch"] = Backend(
     make_torch_vec_env,
@@ -262,6 +268,8 @@ def _factory(env_id: str, env_kwargs: dict[str, Any]) -> EnvFactory:
         )
     try:
         spec = _find(env_id)
+        if minigrid.serves(spec):
+            spec = minigrid.adapted(spec)
         creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
     except (ImportError, error.DependencyNotInstalled) as cause:
         raise _missing(env_id, cause) from cause
@@ -287,6 +295,8 @@ def _find(env_id: str) -> EnvSpec:
     module, _, name = env_id.rpartition(":")
     if module:
         import_module(module)
+    if minigrid.is_id(name):
+        minigrid.register()
     if name in gym.registry:
         return gym.registry[name]
     versions = [other for other in gym.registry if re.fullmatch(rf"{re.escape(name)}-v\d+", other)]

@@ -7,7 +7,8 @@ import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from maxent_onpolicy.evaluation.plots import COLOURS, GRID, INK, PAPER, WIDTH, Plot, style
+from maxent_onpolicy.evaluation.drawing import COLOURS, GRID, INK, PAPER, WIDTH, Plot, style
+from maxent_onpolicy.evaluation.modes import policy_words
 from maxent_onpolicy.evaluation.tables import Bootstrap
 
 #: From so many algorithms on, pairs are shown as a matrix.
@@ -45,7 +46,8 @@ def improvement_matrix(table: pd.DataFrame, bootstrap: Bootstrap) -> Plot:
         for side in axis.spines.values():
             side.set_visible(False)
     caption = (
-        f"Probability that a run of the row ends above a run of the column, {mode} policy. Coloured and bold where "
-        f"the {bootstrap.interval_name} does not contain 0.5; elsewhere it is open which of the two is better."
+        f"Probability that a run of the row ends above a run of the column, {policy_words(mode)}. Coloured and "
+        f"bold where the {bootstrap.interval_name} does not contain 0.5; elsewhere it is open which of the two is "
+        "better."
     )
     return Plot("improvement", "Probability of improvement", caption, figure)

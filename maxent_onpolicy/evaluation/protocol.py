@@ -7,8 +7,9 @@ copied and frozen. Training continues as if nothing had happened.
 """
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,12 +18,11 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize, sync_envs_normalization
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 
+from maxent_onpolicy.evaluation.modes import MODES, family
 from maxent_onpolicy.evaluation.runs import CsvLog
 from maxent_onpolicy.validation import check_choice, check_range
-
-MODES = ("deterministic", "stochastic")
 
 
 class Episodes(NamedTuple):
@@ -132,6 +132,26 @@ def frozen_normalization(env: VecEnv) -> Iterator[None]:
             wrapper.training, wrapper.norm_reward = training, norm_reward
 
 
+def copy_normalization(source: VecEnv, target: VecEnv) -> None:
+    """Copy the statistics of the ``VecNormalize`` around ``source`` to the one around ``target``.
+
+    Other wrappers may differ: SB3 puts one that transposes images around the environments a model is trained in, but
+    none around these.
+
+    Raises:
+        ValueError: if one of them normalises and the other does not.
+    """
+    ours, theirs = ([each for each in _wrappers(env) if isinstance(each, VecNormalize)] for env in (source, target))
+    if len(ours) != len(theirs):
+        raise ValueError(
+            f"the training has {len(ours)} VecNormalize, the evaluation has {len(theirs)}; wrap both alike"
+        )
+    for here, there in zip(ours, theirs, strict=True):
+        if hasattr(here, "obs_rms"):
+            there.obs_rms = deepcopy(here.obs_rms)
+        there.ret_rms = deepcopy(here.ret_rms)
+
+
 _NOISE = ("exploration_mat", "exploration_matrices", "weights_dist")
 
 
@@ -172,11 +192,23 @@ def _wrappers(env: VecEnv) -> Iterator[VecEnvWrapper]:
         env = env.venv
 
 
+def evaluation_seed(split: str, *entropy: int) -> int:
+    """Return the seed of one evaluation: that of the test split is another than that of the training split.
+
+    Args:
+        split: ``"train"`` or ``"test"``.
+        entropy: what tells evaluations apart, such as the run's seed and the timesteps.
+    """
+    return int(np.random.SeedSequence([*entropy, *([1] if split == "test" else [])]).generate_state(1)[0])
+
+
 class EvaluationCallback(BaseCallback):
     """Evaluates at fixed timesteps and logs a row an episode: before training, at multiples of ``every``, at the end.
 
     Every evaluation has seeds of its own, derived from ``seed`` and the timesteps: the same for every algorithm with
-    the same ``seed``, and the same again when a killed run repeats it.
+    the same ``seed``, and the same again when a killed run repeats it. With ``test_env`` every checkpoint is evaluated
+    in both, rows have a column ``split`` that says where, and results are called ``"stochastic, train"`` and
+    ``"stochastic, test"`` instead of ``"stochastic"``.
 
     Args:
         env: evaluation environments, wrapped as the training's are.
@@ -184,7 +216,9 @@ class EvaluationCallback(BaseCallback):
         every: timesteps between evaluations.
         episodes: episodes in each mode.
         seed: of the evaluations, unrelated to the training's.
-        on_result: called with the timesteps and the result after each evaluation.
+        modes: which modes, see :func:`evaluate_policy`.
+        test_env: environments of the test distribution, wrapped alike.
+        on_result: called with the timesteps and the results by name after each evaluation.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -198,14 +232,17 @@ class EvaluationCallback(BaseCallback):
         every: int,
         episodes: int,
         seed: int,
+        modes: Sequence[str] = MODES,
+        test_env: VecEnv | None = None,
         on_result: Callable[[int, dict[str, Episodes]], None] | None = None,
     ) -> None:
         super().__init__()
-        self.env = env
+        self.envs = {"train": env} | ({} if test_env is None else {"test": test_env})
         self.log = log
         self.every = int(check_range("every", every, 1))
         self.episodes = int(check_range("episodes", episodes, 1))
         self.seed = int(check_range("seed", seed, 0))
+        self.modes = tuple(check_choice("modes", mode, MODES) for mode in modes)
         self.on_result = on_result
         self._next = 0
 
@@ -233,10 +270,24 @@ class EvaluationCallback(BaseCallback):
         self._evaluate()
 
     def _evaluate(self) -> None:
-        sync_envs_normalization(self.training_env, self.env)
-        seed = int(np.random.SeedSequence([self.seed, self.num_timesteps]).generate_state(1)[0])
-        results = evaluate_policy(self.model, self.env, self.episodes, seed)
-        self.log.append(
+        results: dict[str, Episodes] = {}
+        rows: list[dict[str, Any]] = []
+        for split, env in self.envs.items():
+            copy_normalization(self.training_env, env)
+            seed = evaluation_seed(split, self.seed, self.num_timesteps)
+            found = evaluate_policy(self.model, env, self.episodes, seed, self.modes)
+            if len(self.envs) == 1:
+                results, rows = found, self._rows(found)
+            else:
+                results |= {family(mode, split): episodes for mode, episodes in found.items()}
+                rows += [row | {"split": split} for row in self._rows(found)]
+        # both splits at once, so that a kill leaves a checkpoint with both or with neither
+        self.log.append(rows)
+        if self.on_result is not None:
+            self.on_result(self.num_timesteps, results)
+
+    def _rows(self, results: Mapping[str, Episodes]) -> list[dict[str, Any]]:
+        return [
             {
                 "timesteps": self.num_timesteps,
                 "mode": mode,
@@ -246,9 +297,7 @@ class EvaluationCallback(BaseCallback):
             }
             for mode, result in results.items()
             for index, (value, length) in enumerate(zip(result.returns, result.lengths, strict=True))
-        )
-        if self.on_result is not None:
-            self.on_result(self.num_timesteps, results)
+        ]
 
 
 # by the first two columns; and SB3 counts iterations and time anew when a run is resumed

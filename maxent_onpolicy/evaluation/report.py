@@ -13,13 +13,11 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from maxent_onpolicy.evaluation.counterparts import counterpart_table
+from maxent_onpolicy.evaluation.drawing import GRID, INK, PAPER, Plot
 from maxent_onpolicy.evaluation.files import write_atomic
+from maxent_onpolicy.evaluation.generalisation import generalisation_curves, generalisation_scores, generalisation_table
 from maxent_onpolicy.evaluation.matrix import MANY, improvement_matrix
 from maxent_onpolicy.evaluation.plots import (
-    GRID,
-    INK,
-    PAPER,
-    Plot,
     aggregate_plot,
     diagnostics_plot,
     efficiency_plot,
@@ -58,6 +56,12 @@ _DARK = f"""<style>
 
 
 _PIXELS_PER_INCH = 140  # of figures on the page, at most
+SPLIT_NOTE = (
+    "Checkpoints were judged twice: in the environments the run was trained in, and on a test distribution, the same "
+    "environments with other keywords, in which nothing was trained and no normalisation statistic was gathered. "
+    "Both have seeds of their own, the same for all algorithms. Summary, aggregates, profile and probabilities are "
+    "those of the test distribution."
+)
 _SHORT = 28  # characters of a table cell that is not worth a line break
 
 
@@ -126,6 +130,16 @@ def build_sections(results: Results, bootstrap: Bootstrap) -> list[Section]:
     candidates: list[tuple[str, str, Sequence[Table | Plot | None], bool]] = [
         ("summary", "Summary", [_summary(results, bootstrap)], False),
         (curves[0].name, curves[0].title, curves[:1], False),
+        (
+            "generalisation",
+            "Generalisation",
+            [
+                generalisation_curves(results, bootstrap),
+                generalisation_table(results, bootstrap),
+                generalisation_scores(results, bootstrap),
+            ],
+            False,
+        ),
         ("environments", "Final performance by environment", [environment_table(results, bootstrap)], False),
         ("counterparts", "Stable-Baselines3's own classes", [counterpart_table(results, bootstrap)], False),
         (
@@ -186,7 +200,7 @@ def method_notes(results: Results, bootstrap: Bootstrap) -> list[str]:
     """How the numbers were obtained, a paragraph each."""
     episodes = results.checkpoints["episodes"]
     few, many = int(episodes.min()), int(episodes.max())
-    return [
+    notes = [
         f"Every checkpoint is the mean over {few if few == many else f'{few} to {many}'} evaluation episodes in raw "
         "reward, in separate environments. The final return is that of the last checkpoint; there is no smoothing and "
         "no maximum over training. Deterministic and stochastic evaluations are never mixed.",
@@ -196,6 +210,9 @@ def method_notes(results: Results, bootstrap: Bootstrap) -> list[str]:
         "IQM is the mean of the middle half of all scores, the optimality gap the mean shortfall below a score of 1. "
         "See Agarwal et al. (2021), arXiv 2108.13264, and Patterson et al. (2024), JMLR 25(318).",
     ]
+    if results.tested:
+        notes.insert(1, SPLIT_NOTE)
+    return notes
 
 
 def to_markdown(results: Results, sections: Iterable[Section]) -> str:
@@ -272,7 +289,7 @@ def _data_uri(svg: bytes) -> str:
 
 def _remove_stale(folder: Path, written: set[str]) -> None:
     """Remove figures and tables of an earlier report that this one lacks; nothing that we would not have written."""
-    known = ("diagnostics_", "learning_curves_")
+    known = ("diagnostics_", "learning_curves_", "generalisation")
     names = {"aggregates", "improvement", "performance_profile", "problems", "sample_efficiency", "score_ranges"}
     names |= {"settings_shared"}
     for path in folder.iterdir():

@@ -2,7 +2,8 @@
 
 Definitions:
     *Checkpoint*: the evaluation of a run after a number of training steps, in a mode: ``deterministic`` (the
-    most likely action) or ``stochastic`` (a sample). The modes are never mixed.
+    most likely action) or ``stochastic`` (a sample). The modes are never mixed. Where runs are evaluated on a
+    test distribution as well, a mode says that too (:mod:`~maxent_onpolicy.evaluation.modes`).
     *Return of a checkpoint*: the mean over its evaluation episodes of the undiscounted raw reward.
     *Final return* of a run: the return of its last checkpoint; no maximum over training and no smoothing.
     *Score*: ``(return - low) / (high - low)`` with the environment's fixed range, see ``data/score_ranges.json``.
@@ -11,11 +12,9 @@ Only completed runs enter. Every run that does not is named in :attr:`Results.pr
 comparable than they look (other numbers of seeds, checkpoints or environments) in :attr:`Results.notes`.
 """
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,21 +22,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from maxent_onpolicy.evaluation.modes import FAMILIES, MODES, SPLITS, adjective, family
+from maxent_onpolicy.evaluation.ranges import ScoreRange, load_score_ranges, normalise, resolve_ranges
 from maxent_onpolicy.evaluation.runs import CorruptRun, RunDirectory, find_runs
-from maxent_onpolicy.validation import check_choice, check_range
+from maxent_onpolicy.validation import check_choice
 
-MODES = ("deterministic", "stochastic")
 ENOUGH_SEEDS = 10  # fewer is called preliminary (Agarwal et al. 2021; Patterson et al. 2024)
 _SAME_BUDGET = 0.95  # final checkpoints that differ more than by a rounded-up rollout are worth a note
-
-
-class ScoreRange(NamedTuple):
-    """The returns that become score 0 and score 1, and where they come from."""
-
-    low: float
-    high: float
-    low_source: str
-    high_source: str
 
 
 class Problem(NamedTuple):
@@ -91,9 +82,19 @@ class Results:
 
     @cached_property
     def modes(self) -> list[str]:
-        """Evaluation modes that occur, deterministic first."""
+        """Evaluation modes that occur, the leading one first: test before train, deterministic before stochastic."""
         present = set(self.checkpoints["mode"])
-        return [mode for mode in MODES if mode in present]
+        return [mode for mode in FAMILIES if mode in present]
+
+    @cached_property
+    def tested(self) -> list[tuple[str, str, str]]:
+        """For each mode of the policy with a test split: the mode, and the names of its test and train evaluations."""
+        pairs = [(mode, *(family(mode, split) for split in SPLITS)) for mode in MODES]
+        return [(mode, test, train) for mode, test, train in pairs if test in self.modes]
+
+    def distributions(self, env_id: str) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+        """Keywords of an environment in every used run: those it is trained with, and those it is tested with."""
+        return [distributions(run) for run in self.used if run.env_id == env_id]
 
     def seeds(self, label: str, env_id: str) -> int:
         """How many used runs an algorithm has on an environment."""
@@ -117,7 +118,7 @@ class Results:
             normalised: whether a score range is needed.
             labels: only these algorithms count; default all.
         """
-        check_choice("mode", mode, MODES)
+        check_choice("mode", mode, FAMILIES)
         return [
             env_id
             for env_id in self.env_ids
@@ -132,7 +133,7 @@ class Results:
             ValueError: if ``mode`` or ``column`` is unknown.
         """
         check_choice("column", column, ("return", "length"))
-        check_choice("mode", mode, MODES)
+        check_choice("mode", mode, FAMILIES)
         rows = self._groups.get((label, env_id, mode))
         if rows is None:
             return pd.Series(dtype=np.float64)
@@ -172,7 +173,7 @@ class Results:
         return {(str(k[0]), str(k[1]), str(k[2])): group for k, group in rows.groupby(["label", "env_id", "mode"])}
 
     def _traces(self, label: str, env_id: str, mode: str) -> list[pd.Series]:
-        check_choice("mode", mode, MODES)
+        check_choice("mode", mode, FAMILIES)
         rows = self._groups.get((label, env_id, mode), self.checkpoints[:0])
         return [run.set_index("timesteps")["return"] for _, run in rows.groupby("seed")]
 
@@ -212,62 +213,20 @@ def load_results(results_dir: Path | str) -> Results:
             f"`results_dir` holds no completed run with evaluations, got {str(results_dir)!r} "
             f"with {len(problems)} other run directories{f' ({reasons})' if reasons else ''}"
         )
+    ranges, range_notes = resolve_ranges(
+        load_score_ranges(results_dir / "score_ranges.json"), _keywords(list(used.values()))
+    )
     results = Results(
         suite=", ".join(sorted({str(run.config["suite"]) for run in used.values()})),
         runs=runs,
         used=list(used.values()),
-        checkpoints=pd.concat(frames, ignore_index=True),
+        checkpoints=_named(pd.concat(frames, ignore_index=True)),
         problems=problems,
-        notes=[],
-        ranges=load_score_ranges(results_dir / "score_ranges.json"),
+        notes=range_notes,
+        ranges=ranges,
     )
     results.notes.extend(_notes(results))
     return results
-
-
-# --- normalisation ---------------------------------------------------------------------------------------------------
-
-
-def load_score_ranges(extra: Path | None = None) -> dict[str, ScoreRange]:
-    """Return the packaged normalisation constants by environment, and those of the file ``extra`` if it exists.
-
-    Raises:
-        ValueError: if ``extra`` is not in the format of the packaged file or an entry has ``high <= low``.
-    """
-    ranges: dict[str, ScoreRange] = {}
-    packaged = files("maxent_onpolicy.evaluation") / "data" / "score_ranges.json"
-    texts = [packaged.read_text(encoding="utf-8")]
-    if extra is not None and extra.exists():
-        texts.append(extra.read_text(encoding="utf-8"))
-    for text in texts:
-        try:
-            content = json.loads(text)
-            sources: dict[str, str] = content.get("sources", {})
-            for env_id, entry in content["environments"].items():
-                ranges[env_id] = _score_range(env_id, entry, sources)
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"score_ranges.json must hold environments with low and high, got {type(error).__name__}: {error}"
-            ) from None
-    return ranges
-
-
-def _score_range(env_id: str, entry: dict[str, Any], sources: dict[str, str]) -> ScoreRange:
-    low = check_range(f"{env_id}.low", entry["low"])
-    high = check_range(f"{env_id}.high", entry["high"], low, low_open=True)
-    names = [str(entry.get(f"{end}_source", "not stated")) for end in ("low", "high")]
-    return ScoreRange(low, high, sources.get(names[0], names[0]), sources.get(names[1], names[1]))
-
-
-def normalise(returns: NDArray[Any], env_id: str, ranges: dict[str, ScoreRange]) -> NDArray[np.float64]:
-    """Return ``(returns - low) / (high - low)`` of ``env_id``; any shape.
-
-    Raises:
-        ValueError: if ``env_id`` has no range.
-    """
-    check_choice("env_id", env_id, ranges)
-    low, high, *_ = ranges[env_id]
-    return np.asarray((np.asarray(returns, dtype=np.float64) - low) / (high - low))
 
 
 # --- alignment -------------------------------------------------------------------------------------------------------
@@ -321,13 +280,42 @@ def _checkpoints(run: RunDirectory) -> pd.DataFrame:
         raise _Unusable("eval.csv holds no evaluation")
     if not np.isfinite(episodes[["timesteps", "return", "length"]].to_numpy(dtype=np.float64)).all():
         raise _Unusable("eval.csv holds a number that is missing or not finite")
-    unknown = sorted(set(episodes["mode"].astype(str)) - set(MODES))
-    if unknown:
-        raise _Unusable(f"eval.csv holds the unknown mode {unknown[0]!r}")
-    grouped = episodes.groupby(["mode", "timesteps"], sort=True)
+    if "split" not in episodes:
+        episodes["split"] = "train"
+    for column, known in (("mode", MODES), ("split", SPLITS)):
+        unknown = sorted(set(episodes[column].map(str)) - set(known))
+        if unknown:
+            raise _Unusable(f"eval.csv holds the unknown {column} {unknown[0]!r}")
+    grouped = episodes.groupby(["mode", "split", "timesteps"], sort=True)
     means = grouped[["return", "length"]].mean()
     means["episodes"] = grouped.size()
     return means.reset_index().assign(label=run.label, env_id=run.env_id, seed=run.seed)
+
+
+def _named(checkpoints: pd.DataFrame) -> pd.DataFrame:
+    """Let modes say the split, if there is a test split at all."""
+    if "test" in set(checkpoints["split"]):
+        pairs = zip(checkpoints["mode"], checkpoints["split"], strict=True)
+        checkpoints["mode"] = [family(mode, split) for mode, split in pairs]
+    return checkpoints.drop(columns="split")
+
+
+def distributions(run: RunDirectory) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The environment's keywords in training, and on the test distribution; the same where there is none."""
+    kwargs = _mapping(_mapping(run.config.get("environment")).get("kwargs"))
+    return kwargs, {**kwargs, **_mapping(_mapping(run.config["evaluation"]).get("test_kwargs"))}
+
+
+def _keywords(runs: Sequence[RunDirectory]) -> dict[str, list[Mapping[str, Any]]]:
+    used: dict[str, list[Mapping[str, Any]]] = {}
+    for run in runs:
+        used.setdefault(run.env_id, []).extend(distributions(run))
+    return used
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """A part of a config.json that others may have written; what is no mapping holds no keywords."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def _corrupt(found: CorruptRun, results_dir: Path) -> Problem:
@@ -352,7 +340,7 @@ def _notes(results: Results) -> list[str]:
         shared = results.shared_env_ids(mode)
         absent = ", ".join(env_id for env_id in results.env_ids if env_id not in shared)
         if absent:
-            missing.setdefault(absent, []).append(mode)
+            missing.setdefault(absent, []).append(adjective(mode))
     for env_ids, modes in missing.items():
         notes.append(
             f"Not every algorithm has a {' and a '.join(modes)} evaluation on {env_ids}: "
@@ -384,10 +372,10 @@ def _curve_notes(results: Results) -> list[str]:
                     continue
                 curves = results.curves(label, env_id, mode)
                 if curves is None:
-                    notes.append(f"The {mode} checkpoints of {label} on {env_id} do not overlap: no curve.")
+                    notes.append(f"The {adjective(mode)} checkpoints of {label} on {env_id} do not overlap: no curve.")
                 elif curves.interpolated:
                     notes.append(
-                        f"The {mode} checkpoints of {label} on {env_id} differ between seeds: "
+                        f"The {adjective(mode)} checkpoints of {label} on {env_id} differ between seeds: "
                         "the curve is interpolated linearly."
                     )
     return notes

@@ -19,12 +19,22 @@ References:
     https://jmlr.org/papers/v25/23-0183.html
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from maxent_onpolicy.evaluation.resampling import (
+    FloatArray,
+    Scores,
+    as_tasks,
+    check_bootstrap,
+    draw_counts,
+    finite_vector,
+    percentiles,
+    resample,
+)
 from maxent_onpolicy.validation import check_choice, check_range
 
 __all__ = [
@@ -37,19 +47,17 @@ __all__ = [
     "mean",
     "median",
     "optimality_gap",
+    "paired_difference",
     "performance_profile",
     "probability_of_improvement",
     "sample_efficiency",
 ]
 
-FloatArray: TypeAlias = NDArray[np.float64]
-Scores: TypeAlias = NDArray[Any] | Sequence[ArrayLike]
 #: Maps resampled scores, one array ``[..., runs]`` a task, to the statistic ``[...]``.
 Statistic: TypeAlias = Callable[[list[FloatArray]], FloatArray]
 
 RESAMPLES = 50_000  # rliable's default for aggregates
 BAND_RESAMPLES = 2_000  # rliable's default for profiles and curves
-_CHUNK = 1 << 20  # resampled values held at once: bounds memory, and stays in cache
 
 
 class Estimate(NamedTuple):
@@ -85,17 +93,17 @@ def iqm(scores: Scores) -> float:
     Raises:
         ValueError: if ``scores`` is empty, has another shape, or holds a NaN or an infinity.
     """
-    return float(_iqm(_tasks(scores)))
+    return float(_iqm(as_tasks(scores)))
 
 
 def mean(scores: Scores) -> float:
     """Mean over tasks of the mean over runs. Arguments and errors as in :func:`iqm`."""
-    return float(_mean(_tasks(scores)))
+    return float(_mean(as_tasks(scores)))
 
 
 def median(scores: Scores) -> float:
     """Median over tasks of the mean over runs. Arguments and errors as in :func:`iqm`."""
-    return float(_median(_tasks(scores)))
+    return float(_median(as_tasks(scores)))
 
 
 def optimality_gap(scores: Scores, target: float = 1.0) -> float:
@@ -108,7 +116,7 @@ def optimality_gap(scores: Scores, target: float = 1.0) -> float:
     Raises:
         ValueError: as :func:`iqm`, or if ``target`` is not finite.
     """
-    return float(_optimality_gap(_tasks(scores), check_range("target", target)))
+    return float(_optimality_gap(as_tasks(scores), check_range("target", target)))
 
 
 def probability_of_improvement(scores_x: Scores, scores_y: Scores) -> float:
@@ -154,16 +162,16 @@ def aggregate(
     Raises:
         ValueError: as :func:`iqm`, or for an unknown statistic, a number out of range or an ``rng`` of another type.
     """
-    tasks = _tasks(scores)
-    _check_bootstrap(rng, resamples, confidence)
+    tasks = as_tasks(scores)
+    check_bootstrap(rng, resamples, confidence)
     functions = _functions(statistics)
     samples: dict[str, list[FloatArray]] = {name: [] for name in functions}
-    for resampled in _resample(tasks, rng, resamples):
+    for resampled in resample(tasks, rng, resamples):
         for name, function in functions.items():
             samples[name].append(function(resampled))
     estimates = {}
     for name, function in functions.items():
-        low, high = _percentiles(np.concatenate(samples[name]), confidence, tasks)
+        low, high = percentiles(np.concatenate(samples[name]), confidence, tasks)
         estimates[name] = Estimate(float(function(tasks)), float(low), float(high))
     return estimates
 
@@ -189,16 +197,59 @@ def improvement_interval(
         ValueError: as :func:`probability_of_improvement` and :func:`aggregate`.
     """
     wins = _wins(scores_x, scores_y)
-    _check_bootstrap(rng, resamples, confidence)
+    check_bootstrap(rng, resamples, confidence)
     samples = np.zeros(resamples)
     for task in wins:
         runs_x, runs_y = task.shape
         # A resample enters only through how often it drew each run: U = count_x · wins · count_y.
-        drawn = (_draw_counts(rng, runs_x, resamples) @ task) * _draw_counts(rng, runs_y, resamples)
+        drawn = (draw_counts(rng, runs_x, resamples) @ task) * draw_counts(rng, runs_y, resamples)
         samples += drawn.sum(axis=-1) / (runs_x * runs_y * len(wins))
     strata = [*(task[:, 0] for task in wins), *(task[0] for task in wins)]
-    low, high = _percentiles(samples, confidence, strata)
+    low, high = percentiles(samples, confidence, strata)
     return Estimate(float(np.mean([task.mean() for task in wins])), float(low), float(high))
+
+
+def paired_difference(
+    scores_x: Scores,
+    scores_y: Scores,
+    *,
+    rng: np.random.Generator,
+    statistics: Sequence[str] | Mapping[str, Statistic] = ("iqm", "mean"),
+    resamples: int = RESAMPLES,
+    confidence: float = 0.95,
+) -> dict[str, Estimate]:
+    """Estimate ``statistic(X) - statistic(Y)`` where run ``i`` of X and run ``i`` of Y are the same run.
+
+    Two measurements of one run are not independent: a run that is better in one tends to be better in the other. So
+    whole runs are drawn, each with both its scores, and both statistics come from the same draw. Drawing X and Y by
+    themselves would make the interval too wide where they go together.
+
+    Args:
+        scores_x: ``[runs, tasks]``, or one 1-D array a task.
+        scores_y: as ``scores_x``, of the same shape.
+        rng: source of randomness; the same state gives the same interval.
+        statistics: as in :func:`aggregate`.
+        resamples: number of bootstrap resamples.
+        confidence: nominal coverage, in (0, 1).
+
+    Returns:
+        One :class:`Estimate` a statistic, in the order asked for.
+
+    Raises:
+        ValueError: as :func:`aggregate`, or if the numbers of tasks or of a task's runs differ.
+    """
+    pairs = _pairs(scores_x, scores_y)
+    check_bootstrap(rng, resamples, confidence)
+    functions = _functions(statistics)
+    samples: dict[str, list[FloatArray]] = {name: [] for name in functions}
+    for drawn in resample(pairs, rng, resamples):
+        for name, function in functions.items():
+            samples[name].append(_difference(function, drawn))
+    estimates = {}
+    for name, function in functions.items():
+        low, high = percentiles(np.concatenate(samples[name]), confidence, pairs)
+        estimates[name] = Estimate(float(_difference(function, pairs)), float(low), float(high))
+    return estimates
 
 
 def performance_profile(
@@ -221,16 +272,16 @@ def performance_profile(
     Raises:
         ValueError: as :func:`aggregate`, or if ``thresholds`` is not a finite 1-D array.
     """
-    tasks = _tasks(scores)
-    _check_bootstrap(rng, resamples, confidence)
-    levels = _finite_vector("thresholds", thresholds)
+    tasks = as_tasks(scores)
+    check_bootstrap(rng, resamples, confidence)
+    levels = finite_vector("thresholds", thresholds)
     value = np.zeros(len(levels))
     samples = np.zeros((resamples, len(levels)))
     for task in tasks:
         above = (task[:, None] > levels).astype(np.float64)
         value += above.mean(axis=0) / len(tasks)
-        samples += _draw_counts(rng, len(task), resamples) @ above / (len(task) * len(tasks))
-    low, high = _percentiles(samples, confidence, tasks)
+        samples += draw_counts(rng, len(task), resamples) @ above / (len(task) * len(tasks))
+    low, high = percentiles(samples, confidence, tasks)
     return Band(levels, value, low, high)
 
 
@@ -256,16 +307,16 @@ def sample_efficiency(
     Raises:
         ValueError: as :func:`aggregate`, or if the number of checkpoints differs from that of ``timesteps``.
     """
-    tasks = _tasks(curves, "curves", dims=2)
-    _check_bootstrap(rng, resamples, confidence)
+    tasks = as_tasks(curves, "curves", dims=2)
+    check_bootstrap(rng, resamples, confidence)
     function = next(iter(_functions([statistic] if isinstance(statistic, str) else {"custom": statistic}).values()))
-    steps = _finite_vector("timesteps", timesteps)
+    steps = finite_vector("timesteps", timesteps)
     for task in tasks:
         if task.shape[1] != len(steps):
             raise ValueError(f"`curves` has {task.shape[1]} checkpoints, but `timesteps` has {len(steps)}")
     value = function([task.T for task in tasks])
-    samples = [function([np.moveaxis(task, 1, -1) for task in drawn]) for drawn in _resample(tasks, rng, resamples)]
-    low, high = _percentiles(np.concatenate(samples), confidence, tasks)
+    samples = [function([np.moveaxis(task, 1, -1) for task in drawn]) for drawn in resample(tasks, rng, resamples)]
+    low, high = percentiles(np.concatenate(samples), confidence, tasks)
     return Band(steps, value, low, high)
 
 
@@ -314,35 +365,15 @@ STATISTICS: dict[str, Statistic] = {
 }
 
 
-# --- resampling ------------------------------------------------------------------------------------------------------
-
-
-def _resample(tasks: list[FloatArray], rng: np.random.Generator, resamples: int) -> Iterator[list[FloatArray]]:
-    """Yield chunks of resamples: for every task ``[runs, ...]`` an array ``[chunk, runs, ...]``."""
-    chunk = max(1, _CHUNK // sum(task.size for task in tasks))
-    for start in range(0, resamples, chunk):
-        size = min(chunk, resamples - start)
-        yield [task[rng.integers(len(task), size=(size, len(task)))] for task in tasks]
-
-
-def _draw_counts(rng: np.random.Generator, runs: int, resamples: int) -> FloatArray:
-    """How often each of ``runs`` runs is drawn in each resample, ``[resamples, runs]``."""
-    drawn = rng.integers(runs, size=(resamples, runs)) + runs * np.arange(resamples)[:, None]
-    return np.bincount(drawn.ravel(), minlength=resamples * runs).reshape(resamples, runs).astype(np.float64)
-
-
-def _percentiles(samples: FloatArray, confidence: float, tasks: list[FloatArray]) -> tuple[FloatArray, FloatArray]:
-    """Both ends of the interval over the first axis; NaN where a task has a single run."""
-    if min(len(task) for task in tasks) < 2:
-        unknown = np.full(samples.shape[1:], np.nan)
-        return unknown, unknown.copy()
-    low, high = np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
-    return low, high
+def _functions(statistics: Sequence[str] | Mapping[str, Statistic]) -> dict[str, Statistic]:
+    if isinstance(statistics, Mapping):
+        return dict(statistics)
+    return {check_choice("statistic", name, STATISTICS): STATISTICS[name] for name in statistics}
 
 
 def _wins(scores_x: Scores, scores_y: Scores) -> list[FloatArray]:
     """For every task ``[runs of X, runs of Y]``: 1 where X scores more, 1/2 where equal, 0 where less."""
-    tasks_x, tasks_y = _tasks(scores_x, "scores_x"), _tasks(scores_y, "scores_y")
+    tasks_x, tasks_y = as_tasks(scores_x, "scores_x"), as_tasks(scores_y, "scores_y")
     if len(tasks_x) != len(tasks_y):
         counts = f"{len(tasks_x)} and {len(tasks_y)}"
         raise ValueError(f"`scores_x` and `scores_y` must have equal numbers of tasks, got {counts}")
@@ -350,50 +381,16 @@ def _wins(scores_x: Scores, scores_y: Scores) -> list[FloatArray]:
     return [(x[:, None] > y).astype(np.float64) + 0.5 * (x[:, None] == y) for x, y in pairs]
 
 
-# --- checks of user input --------------------------------------------------------------------------------------------
+def _pairs(scores_x: Scores, scores_y: Scores) -> list[FloatArray]:
+    """For every task ``[runs, 2]``: the score of X and of Y."""
+    tasks_x, tasks_y = as_tasks(scores_x, "scores_x"), as_tasks(scores_y, "scores_y")
+    runs_x, runs_y = [len(task) for task in tasks_x], [len(task) for task in tasks_y]
+    if runs_x != runs_y:
+        counts = f"{runs_x} and {runs_y} runs a task"
+        raise ValueError(f"`scores_x` and `scores_y` must have the same runs of the same tasks, got {counts}")
+    return [np.stack(pair, axis=-1) for pair in zip(tasks_x, tasks_y, strict=True)]
 
 
-def _tasks(scores: Any, name: str = "scores", dims: int = 1) -> list[FloatArray]:
-    """One float array of ``dims`` dimensions a task, runs first."""
-    layout = {1: "[runs, tasks]", 2: "[runs, tasks, checkpoints]"}[dims]
-    allowed = f"an array {layout} or a sequence with one {dims}-D array a task"
-    if isinstance(scores, np.ndarray) and scores.dtype != object:
-        if scores.ndim != dims + 1:
-            raise ValueError(f"`{name}` must be {allowed}, got an array of shape {scores.shape}")
-        scores = [scores[:, task] for task in range(scores.shape[1])]
-    try:
-        tasks = [np.asarray(task, dtype=np.float64) for task in scores]
-    except (TypeError, ValueError):
-        raise ValueError(f"`{name}` must be {allowed}, got {type(scores).__name__}") from None
-    if not tasks:
-        raise ValueError(f"`{name}` must hold at least one task, got none")
-    for number, task in enumerate(tasks):
-        if task.ndim != dims:
-            raise ValueError(f"`{name}` must be {allowed}, got shape {task.shape} for task {number}")
-        if task.size == 0:
-            raise ValueError(f"`{name}` must hold at least one run a task, got none for task {number}")
-        if not np.isfinite(task).all():
-            run = int(np.argwhere(~np.isfinite(task))[0][0])
-            raise ValueError(f"`{name}` must be finite, got NaN or infinity in run {run} of task {number}")
-    return tasks
-
-
-def _functions(statistics: Sequence[str] | Mapping[str, Statistic]) -> dict[str, Statistic]:
-    if isinstance(statistics, Mapping):
-        return dict(statistics)
-    return {check_choice("statistic", name, STATISTICS): STATISTICS[name] for name in statistics}
-
-
-def _check_bootstrap(rng: np.random.Generator, resamples: int, confidence: float) -> None:
-    if not isinstance(rng, np.random.Generator):
-        raise ValueError(f"`rng` must be a numpy.random.Generator, got {type(rng).__name__}")
-    if check_range("resamples", resamples, 1) != int(resamples):
-        raise ValueError(f"`resamples` must be a whole number, got {resamples!r}")
-    check_range("confidence", confidence, 0, 1, low_open=True, high_open=True)
-
-
-def _finite_vector(name: str, values: ArrayLike) -> FloatArray:
-    vector = np.asarray(values, dtype=np.float64)
-    if vector.ndim != 1 or not vector.size or not np.isfinite(vector).all():
-        raise ValueError(f"`{name}` must be a finite, non-empty 1-D array, got {values!r}")
-    return vector
+def _difference(function: Statistic, pairs: list[FloatArray]) -> FloatArray:
+    """The statistic of X less that of Y, for arrays ``[..., runs, 2]``."""
+    return np.asarray(function([pair[..., 0] for pair in pairs]) - function([pair[..., 1] for pair in pairs]))

@@ -15,10 +15,12 @@ import rich.table
 import rich.text
 
 from maxent_onpolicy.evaluation.files import write_atomic
+from maxent_onpolicy.evaluation.modes import adjective, slug
 from maxent_onpolicy.evaluation.runs import RunDirectory
 from maxent_onpolicy.evaluation.scores import ENOUGH_SEEDS, Results
 from maxent_onpolicy.evaluation.statistics import RESAMPLES, Estimate, aggregate, improvement_interval
 
+RANDOM = "mean return of uniformly random actions"  # how the source of a score 0 begins that is one
 AGGREGATE_NAMES = {"iqm": "IQM", "median": "Median", "mean": "Mean", "optimality_gap": "Optimality gap"}
 
 
@@ -136,7 +138,7 @@ def summary_renderable(results: Results, bootstrap: Bootstrap | None = None) -> 
 
 def summary_caption(results: Results) -> str:
     """One sentence on what :func:`summary_table` shows, and how far to trust it."""
-    return f"Final {results.modes[0]} return in raw reward, mean over seeds. {seeds_statement(results)}"
+    return f"Final {adjective(results.modes[0])} return in raw reward, mean over seeds. {seeds_statement(results)}"
 
 
 def seeds_statement(results: Results) -> str:
@@ -206,10 +208,11 @@ def aggregate_table(results: Results, bootstrap: Bootstrap) -> Table | None:
             text.append(shown)
     if not data:
         return None
+    random = all(results.ranges[env_id].low_source.startswith(RANDOM) for env_id in covered)
+    scale = "0 is the return of random actions, 1 the published return" if random else "0 and 1 are the two returns"
     caption = (
-        f"Final scores over {', '.join(covered)} [stratified-bootstrap {bootstrap.interval_name}]. 0 is the return of "
-        "random actions, 1 the published return in the table of score ranges. Higher is better, but for the optimality "
-        "gap: the mean shortfall below 1."
+        f"Final scores over {', '.join(covered)} [stratified-bootstrap {bootstrap.interval_name}]. {scale} in the "
+        "table of score ranges. Higher is better, but for the optimality gap: the mean shortfall below 1."
     )
     return Table("aggregates", "Aggregate scores", caption, pd.DataFrame(data), pd.DataFrame(text))
 
@@ -300,7 +303,7 @@ def run_table(results: Results) -> Table:
         for mode in results.modes:
             for column in ("return", "length"):
                 value = results.final(run.label, run.env_id, mode, column).get(run.seed, nan)
-                row[f"{mode}_{column}"] = value
+                row[f"{slug(mode)}_{column}"] = value
                 shown[f"{column.capitalize()}, {mode}"] = number(value)
         row |= {"wall_seconds": run.status["wall_seconds"], "attempts": run.status["attempts"]}
         shown |= {"Wall time": duration(run.status["wall_seconds"]), "Attempts": str(run.status["attempts"])}

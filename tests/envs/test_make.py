@@ -130,7 +130,6 @@ def test_version_4_points_at_version_5():
     ("module", "env_id", "package"),
     [
         ("mujoco", "HalfCheetah-v5", "maxent-onpolicy[mujoco]"),
-        ("procgen", "procgen:procgen-coinrun-v0", "maxent-onpolicy[procgen]"),
         ("Box2D", "LunarLander-v3", "maxent-onpolicy[box2d]"),
     ],
 )

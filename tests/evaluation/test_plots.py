@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from maxent_onpolicy.evaluation import plots
+from maxent_onpolicy.evaluation import drawing, plots
 from maxent_onpolicy.evaluation.matrix import improvement_matrix
 from maxent_onpolicy.evaluation.report import build_sections
 from maxent_onpolicy.evaluation.scores import load_results
@@ -183,6 +183,6 @@ def test_files_are_the_same_bytes_whatever_the_users_style(results, tmp_path):
 def test_algorithms_are_told_apart_without_colour(make_run):
     for number in range(8):
         make_run(f"algorithm {number}", train=False)
-    looks = plots._looks(load_results(make_run.results))
+    looks = drawing.looks_of(load_results(make_run.results))
     assert len({(look.colour, str(look.line)) for look in looks.values()}) == 8
     assert len({str(look.line) for look in list(looks.values())[:5]}) == 5

@@ -4,6 +4,7 @@ import random
 
 import gymnasium as gym
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from gymnasium import spaces
@@ -18,7 +19,9 @@ import maxent_onpolicy
 from maxent_onpolicy.evaluation.protocol import (
     CsvFormat,
     EvaluationCallback,
+    copy_normalization,
     evaluate_policy,
+    evaluation_seed,
     frozen_normalization,
     preserved_random_state,
 )
@@ -231,6 +234,56 @@ def test_a_repeated_run_writes_the_same_rows(tmp_path):
         (tmp_path / name).mkdir()
         train(tmp_path / name, evaluate=True)
     assert (tmp_path / "a" / "eval.csv").read_bytes() == (tmp_path / "b" / "eval.csv").read_bytes()
+
+
+def test_a_test_distribution_has_rows_and_seeds_of_its_own(tmp_path):
+    log = CsvLog(tmp_path / "eval.csv", EVAL_COLUMNS)
+    seen = []
+    callback = EvaluationCallback(
+        make_vec_env("CartPole-v1", 2),
+        log,
+        every=100,
+        episodes=3,
+        seed=11,
+        modes=["stochastic"],
+        test_env=make_vec_env("CartPole-v1", 2),
+        on_result=lambda timesteps, results: seen.append((timesteps, list(results))),
+    )
+    make_ppo(make_vec_env("CartPole-v1", 2, seed=0)).learn(128, callback=callback)
+    frame = pd.read_csv(tmp_path / "eval.csv")
+    assert frame.columns.tolist() == [*EVAL_COLUMNS, "split"]
+    assert frame["split"].tolist() == (["train"] * 3 + ["test"] * 3) * 3
+    first = frame[frame["timesteps"] == 0].groupby("split")["return"].apply(list)
+    assert first["train"] != first["test"], "the same environments, but other seeds"
+    assert seen == [(step, ["stochastic, train", "stochastic, test"]) for step in (0, 100, 128)]
+
+
+def test_images_are_evaluated_though_training_transposes_them(tmp_path):
+    class Picture(Countdown):
+        observation_space = spaces.Box(0, 255, (36, 36, 3), np.uint8)
+
+        def reset(self, **kwargs):
+            super().reset(**kwargs)
+            return self.observation_space.sample(), {}
+
+        def step(self, action):
+            return self.observation_space.sample(), *super().step(action)[1:]
+
+    env, evaluation = DummyVecEnv([Picture]), DummyVecEnv([Picture])
+    callback = EvaluationCallback(evaluation, CsvLog(tmp_path / "eval.csv", EVAL_COLUMNS), every=50, episodes=2, seed=1)
+    PPO("CnnPolicy", env, n_steps=16, batch_size=16, n_epochs=1, device="cpu").learn(16, callback)
+    assert len((tmp_path / "eval.csv").read_text().splitlines()) == 1 + 2 * 2 * 2
+
+
+def test_normalisation_on_one_side_alone_is_an_error():
+    plain = DummyVecEnv([Countdown])
+    with pytest.raises(ValueError, match="the training has 1 VecNormalize, the evaluation has 0; wrap both alike"):
+        copy_normalization(VecNormalize(plain), plain)
+
+
+def test_seeds_of_the_training_distribution_are_what_they_were():
+    assert evaluation_seed("train", 11, 50) == int(np.random.SeedSequence([11, 50]).generate_state(1)[0])
+    assert len({evaluation_seed(split, 11, steps) for split in ("train", "test") for steps in (0, 1, 50)}) == 6
 
 
 def test_train_rows_hold_the_logged_numbers(tmp_path):

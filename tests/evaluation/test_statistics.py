@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from maxent_onpolicy.evaluation import resampling
 from maxent_onpolicy.evaluation import statistics as stats
 
 RLIABLE = json.loads((Path(__file__).parent / "rliable_values.json").read_text())
@@ -233,7 +234,7 @@ def test_resampling_is_stratified_by_task():
 def test_chunks_do_not_change_the_distribution(monkeypatch):
     scores = rng().normal(size=(10, 4))
     whole = stats.aggregate(scores, rng=rng(1))
-    monkeypatch.setattr(stats, "_CHUNK", 1000)
+    monkeypatch.setattr(resampling, "_CHUNK", 1000)
     pieces = stats.aggregate(scores, rng=rng(1))
     for name in stats.STATISTICS:
         assert np.allclose(whole[name], pieces[name], atol=0.01)
@@ -258,7 +259,7 @@ def test_a_single_run_has_no_interval(scores):
     for estimate in stats.aggregate(scores, rng=rng()).values():
         assert np.isnan([estimate.low, estimate.high]).all()
         assert np.isfinite(estimate.value)
-    two = [[1.0, 2.0]] * len(stats._tasks(scores))
+    two = [[1.0, 2.0]] * len(stats.as_tasks(scores))
     for pair in ((scores, two), (two, scores)):
         assert np.isnan(stats.improvement_interval(*pair, rng=rng()).low)
     assert np.isnan(stats.performance_profile(scores, [0.0, 1.0], rng=rng()).high).all()

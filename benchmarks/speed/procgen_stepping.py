@@ -1,0 +1,226 @@
+"""Measure how fast Procgen steps: the C library alone, our VecEnv, OpenAI's gym3 interface, EnvPool.
+
+All play one game with random actions and hand over observations, rewards, ends and infos as numpy arrays; the library
+alone only leaves them in its memory. They take turns, round after round, each in a process of its own; the table shows
+medians in environment steps a second. gym3 and EnvPool live in environments of their own, of which the interpreter is
+given; without one they are left out:
+
+    python3.11 -m venv gym3-env && gym3-env/bin/pip install procgen-mirror==0.10.7
+    python3.12 -m venv envpool-env && envpool-env/bin/pip install envpool==1.2.7
+    python -m benchmarks.speed.procgen_stepping --gym3-python gym3-env/bin/python \
+        --envpool-python envpool-env/bin/python --output results.json
+
+Run it on a machine that does nothing else; "load" says what else ran.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Step = Callable[[Any], Any]
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.speed.procgen_stepping",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--game", default="coinrun", help="coinrun")
+    add("--n-envs", nargs="+", type=int, metavar="N", default=[1, 8, 64], help="1 8 64")
+    add("--threads", type=int, default=2, help="that step, where there is more than one environment (2)")
+    add("--seconds", type=float, default=1.0, help="length of one window (1)")
+    add("--rounds", type=int, default=7, help="windows of each contender (7)")
+    add("--gym3-python", metavar="PATH", help="interpreter of an environment with procgen-mirror and gym3")
+    add("--envpool-python", metavar="PATH", help="interpreter of an environment with EnvPool")
+    add("--output", type=Path, help="write the results here, as JSON")
+    add("--serve", choices=tuple(MAKERS), help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.rounds < 1 or options.seconds <= 0 or min(options.n_envs) < 1 or options.threads < 0:
+        parser.error("--rounds, --seconds and --n-envs must be positive")
+    return options
+
+
+def make_library(game: str, n_envs: int, threads: int) -> Step:
+    from maxent_onpolicy.envs.procgen.batch import GameBatch
+    from maxent_onpolicy.envs.procgen.games import make_options
+
+    games = GameBatch(n_envs, make_options(game, _EASY).for_library(0, threads, False))
+
+    def step(actions: Any) -> None:
+        games.act(actions)
+        games.observe()
+
+    return step
+
+
+def make_ours(game: str, n_envs: int, threads: int) -> Step:
+    from maxent_onpolicy import make_vec_env
+
+    vec_env = make_vec_env(f"procgen:{game}", n_envs, seed=0, num_threads=threads, **_EASY)
+    vec_env.reset()
+    return vec_env.step
+
+
+def make_gym3(game: str, n_envs: int, threads: int) -> Step:
+    from procgen import ProcgenGym3Env
+
+    env = ProcgenGym3Env(num=n_envs, env_name=game, rand_seed=0, num_threads=threads, **_EASY)
+
+    def step(actions: Any) -> Any:
+        env.act(actions)
+        return env.observe(), env.get_info()
+
+    return step
+
+
+def make_envpool(game: str, n_envs: int, threads: int) -> Step:
+    import envpool
+
+    # Its 0 means a number of its own.
+    env = envpool.make_gym(
+        f"{game.capitalize()}Easy-v0", num_envs=n_envs, seed=0, num_threads=max(threads, 1), num_levels=200
+    )
+    env.reset()
+
+    def step(actions: Any) -> Any:
+        return env.step(actions.astype("int32"))
+
+    return step
+
+
+_EASY: dict[str, Any] = {"distribution_mode": "easy", "num_levels": 200}
+MAKERS = {"library": make_library, "ours": make_ours, "gym3": make_gym3, "envpool": make_envpool}
+_PACKAGES = {
+    "library": ("procgen-mirror", "procgen-gym", "numpy"),
+    "ours": ("procgen-mirror", "procgen-gym", "stable-baselines3", "numpy"),
+    "gym3": ("procgen-mirror", "gym3", "numpy"),
+    "envpool": ("envpool", "numpy"),
+}
+
+
+def serve(contender: str) -> None:
+    """Answer each request on standard input with the seconds that its steps took."""
+    import numpy as np
+
+    step: Step | None = None
+    made: Any = None
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "versions" in request:
+            print(json.dumps(versions(contender)), flush=True)
+            continue
+        wanted = (request["game"], request["n_envs"], request["threads"])
+        if step is None or wanted != made:
+            step, made = MAKERS[contender](*wanted), wanted
+        actions = np.random.RandomState(request["round"]).randint(0, 15, (request["steps"], request["n_envs"]))
+        started = time.perf_counter()
+        for each in actions:
+            step(each)
+        print(json.dumps(time.perf_counter() - started), flush=True)
+
+
+def versions(contender: str) -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES[contender]:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+class Contender:
+    """A process that steps when it is asked to."""
+
+    def __init__(self, name: str, python: str) -> None:
+        # Only what needs this package runs it as a part of it.
+        place = ["-m", "benchmarks.speed.procgen_stepping"] if name in ("library", "ours") else [__file__]
+        self.process = subprocess.Popen(
+            [python, *place, "--serve", name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def ask(self, **request: Any) -> Any:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        while line := self.process.stdout.readline():
+            try:
+                return json.loads(line)
+            except json.JSONDecodeError:  # something else that a package prints
+                continue
+        raise RuntimeError(f"{self.process.args} ended without an answer")
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def measure(contenders: dict[str, Contender], n_envs: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Return steps a second of each contender, in all rounds and their median."""
+    threads = 0 if n_envs == 1 else options.threads
+    request = {"game": options.game, "n_envs": n_envs, "threads": threads}
+    for contender in contenders.values():  # loads pictures, and warms up
+        contender.ask(**request, steps=max(1, 400 // n_envs), round=0)
+    trial = max(1, 2000 // n_envs)
+    pace = [trial / contender.ask(**request, steps=trial, round=0) for contender in contenders.values()]
+    steps = max(10, int(options.seconds * statistics.median(pace)))
+    speeds: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(options.rounds):
+        for name, contender in contenders.items():
+            speeds[name].append(steps * n_envs / contender.ask(**request, steps=steps, round=number))
+    return {
+        "n_envs": n_envs,
+        "threads": threads,
+        "steps": steps,
+        "load": round(os.getloadavg()[0], 2),
+        "median": {name: round(statistics.median(values)) for name, values in speeds.items()},
+        "rounds": {name: [round(value) for value in values] for name, values in speeds.items()},
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    if options.serve:
+        serve(options.serve)
+        return 0
+    pythons = {"library": sys.executable, "ours": sys.executable}
+    pythons |= {"gym3": options.gym3_python, "envpool": options.envpool_python}
+    contenders = {name: Contender(name, python) for name, python in pythons.items() if python}
+    try:
+        document = {
+            "game": options.game,
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "versions": {name: contender.ask(versions=True) for name, contender in contenders.items()},
+            "rows": [],
+        }
+        for n_envs in options.n_envs:
+            row = measure(contenders, n_envs, options)
+            document["rows"].append(row)
+            cells = "  ".join(f"{name} {value}" for name, value in row["median"].items())
+            print(f"n_envs {n_envs}  {cells}  load {row['load']}", flush=True)
+    finally:
+        for contender in contenders.values():
+            contender.close()
+    if options.output is not None:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        options.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        print(f"written to {options.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

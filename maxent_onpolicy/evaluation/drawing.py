@@ -1,0 +1,229 @@
+"""What figures have in common: colours, line styles, panels, bands, legends, and files of the same bytes.
+
+Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/), which colour-blind readers can tell apart, and
+every algorithm also has a line style of its own, so that figures survive a grey print. Text is drawn as paths in the
+font that matplotlib ships, so figures do not depend on the fonts of the machine.
+"""
+
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO
+from math import ceil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib.style
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter, MaxNLocator, ScalarFormatter
+
+from maxent_onpolicy.evaluation.files import replacing
+from maxent_onpolicy.evaluation.scores import Results
+from maxent_onpolicy.evaluation.statistics import BAND_RESAMPLES, Band, sample_efficiency
+from maxent_onpolicy.evaluation.tables import Bootstrap
+
+INK, GRID, PAPER = "#1f2328", "#d8dee4", "#ffffff"
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
+LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (5, 1.5, 1.2, 1.5)), (0, (1.5, 1.2)), (0, (8, 2, 2, 2, 2, 2)))
+WIDTH = 6.75  # inches: two columns of a paper, so that a figure put into one column is still readable
+_STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.labelsize": 8,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "figure.facecolor": PAPER,
+    "figure.dpi": 100,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "legend.labelcolor": INK,
+    "lines.linewidth": 1.6,
+    "lines.solid_capstyle": "butt",  # a cap would make intervals look wider than they are
+    "savefig.dpi": 200,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "maxent_onpolicy",
+    "text.color": INK,
+    "text.parse_math": False,  # a "$" in somebody's label is a "$"
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure with its words.
+
+    Attributes:
+        name: stem of its files.
+        title: heading.
+        caption: what is drawn, for readers and screen readers.
+        figure: the drawing.
+    """
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+
+    @cached_property
+    def svg(self) -> bytes:
+        """The figure as SVG, without date or version."""
+        return self._save("svg", {"Date": None, "Creator": None})
+
+    @cached_property
+    def png(self) -> bytes:
+        """The figure as PNG, without version."""
+        return self._save("png", {"Software": None})
+
+    def write(self, folder: Path) -> None:
+        """Write ``<name>.png`` and ``<name>.svg`` into ``folder``."""
+        for suffix, content in ((".png", self.png), (".svg", self.svg)):
+            with replacing(folder / f"{self.name}{suffix}") as path:
+                path.write_bytes(content)
+
+    def _save(self, kind: str, metadata: dict[str, None]) -> bytes:
+        buffer = BytesIO()
+        with style():
+            self.figure.savefig(buffer, format=kind, metadata=metadata)
+        return buffer.getvalue()
+
+
+class Look(NamedTuple):
+    """How an algorithm is drawn, in every figure alike."""
+
+    colour: str
+    line: Any
+    marker: str
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Matplotlib's defaults and our style, whatever the user's configuration says."""
+    with matplotlib.style.context(["default", _STYLE]):
+        yield
+
+
+def looks_of(results: Results) -> dict[str, Look]:
+    """Return how each algorithm is drawn."""
+    markers = "osD^vP*"
+    return {
+        label: Look(COLOURS[i % len(COLOURS)], LINES[i % len(LINES)], markers[i % len(markers)])
+        for i, label in enumerate(results.labels)
+    }
+
+
+def make_panels(count: int, height: float = 2.1) -> tuple[Figure, list[Axes]]:
+    """A figure with ``count`` panels in rows of two or three."""
+    columns = count if count < 4 else 2 if count == 4 else 3
+    rows = ceil(count / columns)
+    width = WIDTH if columns > 1 else 0.75 * WIDTH
+    figure = Figure(figsize=(width, 0.5 + rows * (height if columns > 1 else 1.3 * height)), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes[count:]:
+        axis.remove()
+    return figure, list(axes[:count])
+
+
+def band_of(values: Any, timesteps: np.ndarray, bootstrap: Bootstrap, key: tuple[str, ...], statistic: str) -> Band:
+    """Return a statistic of ``values`` with its band; ``key`` names the band for its random draws."""
+    return sample_efficiency(
+        values,
+        timesteps,
+        rng=bootstrap.rng(*key),
+        statistic=statistic,
+        resamples=min(bootstrap.resamples, BAND_RESAMPLES),
+        confidence=bootstrap.confidence,
+    )
+
+
+def draw_band(axis: Axes, band: Band, look: Look, singles: Iterable[np.ndarray] = ()) -> None:
+    """Draw a curve with its band, and every single run as a thin line."""
+    marker = look.marker if len(band.x) == 1 else ""  # a line through one point cannot be seen
+    runs = list(singles)
+    for run in runs:
+        alpha = min(0.45, 0.8 / len(runs) ** 0.5)  # many runs must not hide the means
+        axis.plot(band.x, run, color=look.colour, linewidth=0.6, alpha=alpha, marker=marker, markersize=2)
+    axis.fill_between(band.x, band.low, band.high, color=look.colour, alpha=0.18, linewidth=0)
+    axis.plot(band.x, band.value, color=look.colour, linestyle=look.line, marker=marker, markersize=4)
+
+
+def label_axes(figure: Figure, axes: Sequence[Axes], x: str, y: str) -> None:
+    """Put few, round numbers at the axes, and one label at each side of the figure."""
+    for axis in axes:
+        axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axis.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        axis.yaxis.set_major_formatter(ScalarFormatter(useOffset=False))
+        axis.margins(x=0.02)
+    figure.supxlabel(x, fontsize=8)
+    if y:
+        figure.supylabel(y, fontsize=8)
+
+
+def add_legend(
+    figure: Figure,
+    results: Results,
+    characters: int = 84,
+    more: Sequence[tuple[Line2D, str]] = (),
+    *,
+    styled: bool = True,
+) -> None:
+    """Put the legend above the panels, where it covers nothing, in as many columns as fit, and make room for it.
+
+    Args:
+        figure: which.
+        results: whose algorithms are named.
+        characters: that fit beside each other.
+        more: entries for a column of their own beside the algorithms, or below them if there is no room.
+        styled: whether algorithms have their line styles; otherwise colour alone tells them apart.
+    """
+    looks = looks_of(results)
+    handles = [Line2D([], [], color=look.colour, linestyle=look.line if styled else "-") for look in looks.values()]
+    entries = [(handle, wrapped(name, characters - 8)) for handle, name in zip(handles, looks, strict=True)]
+    columns = _most_columns([name for _, name in entries], characters)
+    if more:
+        blanks = [(Line2D([], [], linestyle="none"), "")] * (-len(entries) % len(more))
+        beside = [*entries, *blanks, *more]
+        columns = len(beside) // len(more)
+        if _legend_width([name for _, name in beside], columns) > characters:
+            beside, columns = [*entries, *more], 1
+        entries = beside
+    names = [name for _, name in entries]
+    lines = ceil(len(names) / columns) + sum(name.count("\n") for name in names)
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height + 0.17 * (lines - 1))
+    shown = [handle for handle, _ in entries]
+    figure.legend(shown, names, loc="outside upper center", ncols=columns, handlelength=3.2, columnspacing=1.6)
+
+
+def _most_columns(names: Sequence[str], characters: int) -> int:
+    return next(n for n in range(len(names), 0, -1) if n == 1 or _legend_width(names, n) <= characters)
+
+
+def _legend_width(names: Sequence[str], columns: int) -> int:
+    """Width in characters of a legend that is filled column by column, as matplotlib does."""
+    rows = ceil(len(names) / columns)
+    longest = [max(len(line) for line in name.split("\n")) for name in names]
+    return sum(max(longest[start : start + rows]) + 8 for start in range(0, len(names), rows))
+
+
+def wrapped(text: str, width: int) -> str:
+    """Return ``text`` in lines of at most ``width`` characters."""
+    return "\n".join(textwrap.wrap(text, width)) or text
