@@ -65,7 +65,7 @@ class TrainOptions:
         discretize_bins: choices per dimension that replace continuous actions
         env_kwarg: argument of the environment, such as ctrl_cost_weight=0.5; repeat for more
         backend: how environments are stepped
-        policy: MlpPolicy, CnnPolicy or MultiInputPolicy
+        policy: MlpPolicy, CnnPolicy, MultiInputPolicy, ImpalaPolicy or MiniGridCnnPolicy
         set: hyperparameter, also inside another: policy_kwargs.log_std_init=-1; repeat for more
         config: YAML file of settings as in a suite, or a run's config.json; options here override it
         eval_every: timesteps between evaluations
