@@ -15,7 +15,7 @@ from maxent_onpolicy.validation import check_choice, check_integer
 
 Precision = Literal["auto", "float32", "bfloat16"]
 # Images that a CPU passes through the network at a time: their activations stay in its cache. Twice or half as many
-# are as fast; the whole of a minibatch takes 1.5 times as long (benchmarks/speed/procgen.py).
+# are as fast; the whole of a minibatch takes 1.5 times as long.
 CPU_CHUNK = 64
 
 
@@ -57,7 +57,7 @@ class ImpalaCNN(BaseFeaturesExtractor):
         ValueError: if the observations are no images, or an argument is out of range.
     """
 
-    # The convolutions are the same; compiled, pooling and its gradient are slower (benchmarks/speed/procgen.py).
+    # The convolutions are the same; compiled, pooling and its gradient are slower.
     slower_compiled_on_cpu = True
 
     def __init__(

@@ -2,7 +2,7 @@
 
 MiniGrid copies the cells in sight into a new grid, turns that up to four times,
 and encodes it cell by cell. Here the cells are looked up where they are. The
-result is the same, which a test compares step by step; a whole step takes less than half of the time.
+result is the same, which a test compares step by step, in less time.
 """
 
 from functools import cache
