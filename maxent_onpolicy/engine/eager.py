@@ -10,10 +10,9 @@ from torch import Tensor
 from maxent_onpolicy.engine.buffer import Minibatch, RolloutBuffer
 from maxent_onpolicy.engine.distributed import add_up_gradients, world, worth_splitting
 from maxent_onpolicy.engine.finite import naming_divergence
-from maxent_onpolicy.engine.images import ImageCollector
+from maxent_onpolicy.engine.images import RolloutCollector
 from maxent_onpolicy.engine.mean_shift import shifted
 from maxent_onpolicy.engine.metrics import UpdateMetrics
-from maxent_onpolicy.engine.rollout import collect_rollout
 from maxent_onpolicy.engine.shared_buffer import has_images
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ class EagerEngine:
     name = "eager"
 
     def __init__(self) -> None:
-        self._images = ImageCollector()
+        self._rollouts = RolloutCollector(deferred=False)
 
     def collect(
         self,
@@ -42,14 +41,11 @@ class EagerEngine:
         n_steps: int,
     ) -> bool:
         """Fill the buffer; see :func:`~maxent_onpolicy.engine.rollout.collect_rollout`."""
-        if ImageCollector.serves(algorithm, buffer):
-            return self._images.collect(algorithm, env, callback, buffer, n_steps)
-        return collect_rollout(algorithm, env, callback, buffer, n_steps)
+        return self._rollouts.collect(algorithm, env, callback, buffer, n_steps)
 
     def critic_values(self, algorithm: "OnPolicyAlgorithm", buffer: RolloutBuffer, critic: str) -> Tensor:
         """Return a critic's values ``[T, B]`` of the rollout's observations."""
-        known = self._images.entropy_value() if critic == "entropy_value" else None
-        return known if known is not None else buffer.evaluate(getattr(algorithm.policy, f"predict_{critic}s"))
+        return self._rollouts.critic_values(algorithm, buffer, critic)
 
     def update(self, algorithm: "PPO", clip: "ClipRanges") -> UpdateMetrics:
         """Train on the rollout for all epochs, or until the KL divergence is too large."""

@@ -10,8 +10,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from maxent_onpolicy.engine.buffer import RolloutBuffer
-from maxent_onpolicy.engine.finite import naming_divergence
-from maxent_onpolicy.engine.rollout import ActResult, collect_rollout
+from maxent_onpolicy.engine.rollout import ActResult, collect_rollout, sampling
 from maxent_onpolicy.engine.shared_buffer import has_images
 from maxent_onpolicy.envs.tensor import Observation
 from maxent_onpolicy.policies.actor_critic import EntropyHeadMixin
@@ -20,22 +19,18 @@ if TYPE_CHECKING:
     from maxent_onpolicy.algorithms.base import OnPolicyAlgorithm
 
 
-class ImageCollector:
-    """Collects rollouts with all heads at once, and remembers what the entropy critic said.
+class RolloutCollector:
+    """Collects rollouts for an engine; from images with all heads at once, so that none has to see them again.
 
-    Without it the entropy critic would see the whole rollout again after the last step.
+    It remembers what the entropy critic said of images until it is asked.
+
+    Args:
+        deferred: where there are no images, run the actor alone in every step, and the critics at the end.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, deferred: bool) -> None:
+        self._deferred = deferred
         self._entropy_value: Tensor | None = None
-
-    @staticmethod
-    def serves(algorithm: "OnPolicyAlgorithm", buffer: RolloutBuffer) -> bool:
-        """Whether a model has images and, where it has an entropy critic, a ``forward`` that this can stand in for."""
-        policy = algorithm.policy
-        if not has_images(algorithm.observation_space) or buffer.noise_rows is not None:
-            return False
-        return type(policy).forward is ActorCriticPolicy.forward
 
     def collect(
         self,
@@ -47,18 +42,29 @@ class ImageCollector:
     ) -> bool:
         """Fill the buffer; see :func:`~maxent_onpolicy.engine.rollout.collect_rollout`."""
         self._entropy_value = None
-        if not getattr(algorithm, "uses_entropy_critic", False):
-            return collect_rollout(algorithm, env, callback, buffer, n_steps)
+        at_once = _passes_once(algorithm, buffer)
         seen: list[Tensor] = []
-        complete = collect_rollout(algorithm, env, callback, buffer, n_steps, acting=partial(act_and_remember, seen))
-        if complete:
+        remembers = at_once and getattr(algorithm, "uses_entropy_critic", False)
+        acting = partial(act_and_remember, seen) if remembers else None
+        deferred = self._deferred and not at_once
+        complete = collect_rollout(algorithm, env, callback, buffer, n_steps, deferred, acting)
+        if complete and remembers:
             self._entropy_value = torch.stack(seen)
         return complete
 
-    def entropy_value(self) -> Tensor | None:
-        """Return the entropy critic's values ``[T, B]`` of the last rollout, once; ``None`` if it was not asked."""
-        value, self._entropy_value = self._entropy_value, None
-        return value
+    def critic_values(self, algorithm: "OnPolicyAlgorithm", buffer: RolloutBuffer, critic: str) -> Tensor:
+        """Return a critic's values ``[T, B]`` of the rollout's observations."""
+        if critic == "entropy_value" and self._entropy_value is not None:
+            known, self._entropy_value = self._entropy_value, None
+            return known
+        return buffer.evaluate(getattr(algorithm.policy, f"predict_{critic}s"))
+
+
+def _passes_once(algorithm: "OnPolicyAlgorithm", buffer: RolloutBuffer) -> bool:
+    """Whether a model has images, and a ``forward`` that another pass through its networks can stand in for."""
+    if not has_images(algorithm.observation_space) or buffer.noise_rows is not None:
+        return False
+    return type(algorithm.policy).forward is ActorCriticPolicy.forward
 
 
 def act_and_remember(
@@ -66,8 +72,7 @@ def act_and_remember(
 ) -> ActResult:
     """Do what :func:`~maxent_onpolicy.engine.rollout.act` does, and append the entropy values ``[B]`` to ``seen``."""
     assert isinstance(policy, EntropyHeadMixin)
-    where = f"action of environment 0 cannot be sampled at step {num_timesteps}"
-    with torch.no_grad(), naming_divergence(policy, where):
+    with sampling(policy, num_timesteps):
         actions, values, log_probs, entropy_values = policy.act_with_entropy_values(observation)
     seen.append(entropy_values.flatten())
     return actions, values, log_probs

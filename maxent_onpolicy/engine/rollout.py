@@ -1,6 +1,7 @@
 """Rollout collection: one loop for every environment and every on-policy algorithm."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -193,22 +194,28 @@ def _collect_on_device(
     return True
 
 
+@contextmanager
+def sampling(policy: ActorCriticPolicy, num_timesteps: int) -> Iterator[None]:
+    """Run the networks without gradients; parameters that have diverged raise a ``NonFiniteError``."""
+    where = f"action of environment 0 cannot be sampled at step {num_timesteps}"
+    with torch.no_grad(), naming_divergence(policy, where):
+        yield
+
+
 def act(policy: ActorCriticPolicy, observation: Observation, num_timesteps: int) -> ActResult:
     """Return sampled actions ``[B, ...]``, values ``[B, 1]`` and log-probabilities ``[B]``, without gradients.
 
     Raises:
         NonFiniteError: if the policy's parameters have diverged.
     """
-    where = f"action of environment 0 cannot be sampled at step {num_timesteps}"
-    with torch.no_grad(), naming_divergence(policy, where):
+    with sampling(policy, num_timesteps):
         actions, values, log_probs = policy(observation)
     return actions, values, log_probs
 
 
 def act_alone(policy: ActorCriticPolicy, observation: Observation, num_timesteps: int) -> ActResult:
     """Return what :func:`act` does, with values and log-probabilities that are computed only if they are used."""
-    where = f"action of environment 0 cannot be sampled at step {num_timesteps}"
-    with torch.no_grad(), naming_divergence(policy, where):
+    with sampling(policy, num_timesteps):
         actions = policy.get_distribution(observation).get_actions()
     actions = actions.reshape((-1, *policy.action_space.shape))  # type: ignore[misc]
     evaluation = StepEvaluation(policy, observation, actions)

@@ -118,12 +118,12 @@ def _why_not_compile_now(algorithm: "OnPolicyAlgorithm") -> str | None:
     if algorithm.compile is False:
         return "`compile=False`"
     reason = why_not_compiled(algorithm)
-    slower = next((m for m in algorithm.policy.modules() if getattr(m, "slower_compiled_on_cpu", False)), None)
-    if reason is None and algorithm.compile is not True and slower is not None and algorithm.device.type == "cpu":
-        return f"{type(slower).__name__}, which trains faster without on a CPU (`compile=True` compiles anyway)"
     # A model that was compiled before stays with those programs: a resumed run ends as an uninterrupted one.
     if reason is not None or algorithm.compile is True or algorithm.was_compiled:
         return reason
+    slower = next((m for m in algorithm.policy.modules() if getattr(m, "slower_compiled_on_cpu", False)), None)
+    if slower is not None and algorithm.device.type == "cpu":
+        return f"{type(slower).__name__}, which trains faster without on a CPU (`compile=True` compiles anyway)"
     left, needed = minibatches_to_come(algorithm), break_even(algorithm)
     if left >= needed:
         return None

@@ -256,12 +256,8 @@ class EntropyHeadMixin(GraphFreeCopies, sb3.ActorCriticPolicy):
         if type(self).evaluate_actions is not sb3.ActorCriticPolicy.evaluate_actions:
             values, log_prob, entropy = self.evaluate_actions(obs, actions)
             return values, self.predict_entropy_values(obs), log_prob, entropy
-        features = self.extract_features(obs)
-        pi_features, vf_features = features if isinstance(features, tuple) else (features, features)
-        latent_vf = self.mlp_extractor.forward_critic(vf_features)
-        distribution = self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(pi_features))
-        entropy_values = self._entropy_value(vf_features, latent_vf)
-        return self.value_net(latent_vf), entropy_values, distribution.log_prob(actions), distribution.entropy()
+        distribution, values, entropy_values = self._all_heads(obs)
+        return values, entropy_values, distribution.log_prob(actions), distribution.entropy()
 
     def act_with_entropy_values(self, obs: PyTorchObs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Do what SB3's ``forward`` does, and ask the entropy critic in the same pass through the networks.
@@ -272,14 +268,19 @@ class EntropyHeadMixin(GraphFreeCopies, sb3.ActorCriticPolicy):
         Returns:
             Sampled actions ``[N, A]``, values ``[N, 1]``, log-probabilities ``[N]`` and entropy values ``[N, 1]``.
         """
+        distribution, values, entropy_values = self._all_heads(obs)
+        actions = distribution.get_actions()
+        log_prob = distribution.log_prob(actions)
+        assert self.action_space.shape is not None
+        return actions.reshape((-1, *self.action_space.shape)), values, log_prob, entropy_values
+
+    def _all_heads(self, obs: PyTorchObs) -> tuple[Distribution, Tensor, Tensor]:
+        """Return the action distribution, values and entropy values ``[N, 1]`` of one pass through the networks."""
         features = self.extract_features(obs)
         pi_features, vf_features = features if isinstance(features, tuple) else (features, features)
         latent_vf = self.mlp_extractor.forward_critic(vf_features)
         distribution = self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(pi_features))
-        actions = distribution.get_actions()
-        log_prob, entropy_values = distribution.log_prob(actions), self._entropy_value(vf_features, latent_vf)
-        assert self.action_space.shape is not None
-        return actions.reshape((-1, *self.action_space.shape)), self.value_net(latent_vf), log_prob, entropy_values
+        return distribution, self.value_net(latent_vf), self._entropy_value(vf_features, latent_vf)
 
     def _entropy_value(self, vf_features: Tensor, latent_vf: Tensor) -> Tensor:
         latent = latent_vf if self.entropy_trunk is None else self.entropy_trunk(vf_features)

@@ -12,9 +12,8 @@ from maxent_onpolicy.engine.compiled.fits import why_not_compiled
 from maxent_onpolicy.engine.compiled.observed import NotTraceableError
 from maxent_onpolicy.engine.compiled.update import CompiledUpdate
 from maxent_onpolicy.engine.eager import EagerEngine
-from maxent_onpolicy.engine.images import ImageCollector
+from maxent_onpolicy.engine.images import RolloutCollector
 from maxent_onpolicy.engine.metrics import UpdateMetrics
-from maxent_onpolicy.engine.rollout import collect_rollout
 
 if TYPE_CHECKING:
     from maxent_onpolicy.algorithms.base import OnPolicyAlgorithm
@@ -42,7 +41,7 @@ class CompiledEngine:
         self._update: CompiledUpdate | None = None
         self._compilations = 0
         self._eager: EagerEngine | None = None
-        self._images = ImageCollector()
+        self._rollouts = RolloutCollector(deferred=True)
 
     def collect(
         self,
@@ -53,14 +52,11 @@ class CompiledEngine:
         n_steps: int,
     ) -> bool:
         """Fill the buffer with the actor alone, unless it sees images; the critics come afterwards, all at once."""
-        if ImageCollector.serves(algorithm, buffer):
-            return self._images.collect(algorithm, env, callback, buffer, n_steps)
-        return collect_rollout(algorithm, env, callback, buffer, n_steps, deferred=True)
+        return self._rollouts.collect(algorithm, env, callback, buffer, n_steps)
 
     def critic_values(self, algorithm: "OnPolicyAlgorithm", buffer: RolloutBuffer, critic: str) -> Tensor:
         """Return a critic's values ``[T, B]`` of the rollout's observations."""
-        known = self._images.entropy_value() if critic == "entropy_value" else None
-        return known if known is not None else buffer.evaluate(getattr(algorithm.policy, f"predict_{critic}s"))
+        return self._rollouts.critic_values(algorithm, buffer, critic)
 
     def update(self, algorithm: "PPO", clip: "ClipRanges") -> UpdateMetrics:
         """Train on the rollout for all epochs, or until the KL divergence is too large.

@@ -1,6 +1,5 @@
 """The ``VecEnv`` on a batch of MuJoCo simulations."""
 
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -16,6 +15,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
+from maxent_onpolicy.envs.batched import available_cores, remake
 from maxent_onpolicy.envs.discretize import DiscretizeActions
 from maxent_onpolicy.envs.headless import prepare_rendering
 from maxent_onpolicy.envs.mujoco_batch.custom import CustomEnv, CustomTask, MujocoTask
@@ -182,7 +182,7 @@ class MujocoBatchVecEnv(VecEnv):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as how it was made and its state; what ``set_attr`` added is left out."""
-        return _remake, (self._made_of, self.get_state(), self.reset_infos)
+        return remake, (self._made_of, self.get_state(), self.reset_infos)
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """Return the attribute of each environment: of the task, its wrappers, ``model``, ``data``, ``np_random``.
@@ -288,19 +288,6 @@ class MujocoBatchVecEnv(VecEnv):
         if index not in self._views:
             self._views[index] = EnvView(self._env, self.simulation, index, self._renderer)
         return self._views[index]
-
-
-def available_cores() -> int:
-    """Return how many cores this process may use: its part, where ``torchrun`` started several."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-
-
-def _remake(make: partial[MujocoBatchVecEnv], state: dict[str, Any], reset_infos: list[Any]) -> MujocoBatchVecEnv:
-    vec_env = make()
-    vec_env.set_state(state)
-    vec_env.reset_infos = reset_infos
-    return vec_env
 
 
 def _open(task: gym.Env | MujocoTask) -> tuple[gym.Env, Task, Mapping[str, Any]]:

@@ -1,6 +1,5 @@
 """Procgen's games as an SB3 ``VecEnv``, on the C library that its wheels bring."""
 
-import os
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -13,6 +12,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
+from maxent_onpolicy.envs.batched import available_cores, remake
 from maxent_onpolicy.envs.capture import StateNotRestorableError
 from maxent_onpolicy.envs.procgen.batch import GameBatch
 from maxent_onpolicy.envs.procgen.games import ACTIONS, make_options
@@ -232,7 +232,7 @@ class ProcgenVecEnv(VecEnv):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as how it was made and its state; what ``set_attr`` added is left out."""
-        return _remake, (self._made_of, self.get_state(), self.reset_infos)
+        return remake, (self._made_of, self.get_state(), self.reset_infos)
 
     def get_images(self, indices: VecEnvIndices = None) -> Sequence[np.ndarray | None]:
         """Return a picture ``[512, 512, 3]`` uint8 of each environment, or of those asked for.
@@ -377,13 +377,5 @@ def _build_infos(info: dict[str, np.ndarray]) -> list[dict[str, Any]]:
 
 def _default_threads(n_envs: int) -> int:
     """Return as many threads as cores, but no other thread where it would only be waited for."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = min(n_envs, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    threads = min(n_envs, available_cores())
     return threads if threads > 1 else 0
-
-
-def _remake(make: partial[ProcgenVecEnv], state: dict[str, Any], reset_infos: list[Any]) -> ProcgenVecEnv:
-    vec_env = make()
-    vec_env.set_state(state)
-    vec_env.reset_infos = reset_infos
-    return vec_env
