@@ -17,6 +17,9 @@ PACKAGES = (
     "sb3-contrib",
     "gymnasium",
     "mujoco",
+    "procgen-mirror",
+    "procgen-gym",
+    "minigrid",
     "numpy",
     "pandas",
 )

@@ -11,6 +11,7 @@ import csv
 import errno
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -258,8 +259,12 @@ class RunDirectory:
 
 
 def run_path(results: Path, label: str, env_id: str, seed: int) -> Path:
-    """Return the directory of one run below ``<results>/<suite>``; ids with a slash stay one level deep."""
-    return results / "runs" / label.replace("/", "_") / env_id.replace("/", "_") / f"seed_{seed}"
+    """Return the directory of one run below ``<results>/<suite>``, by names that every file system takes."""
+    return results / "runs" / _folder(label) / _folder(env_id) / f"seed_{seed}"
+
+
+def _folder(name: str) -> str:
+    return re.sub(r'[<>:"/\\|?*]', "_", name)
 
 
 def find_runs(root: Path | str) -> tuple[list[RunDirectory], list[CorruptRun]]:

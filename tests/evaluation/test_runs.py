@@ -140,6 +140,11 @@ def test_find_runs_sorts_and_ignores_other_folders(tmp_path):
         find_runs(tmp_path / "missing")
 
 
+def test_a_folder_has_a_name_that_every_file_system_takes():
+    assert run_path(Path("r"), "A/B", "procgen:coinrun", 1) == Path("r/runs/A_B/procgen_coinrun/seed_1")
+    assert run_path(Path("r"), "MaxEntPPO + RPO", "Hopper-v5", 0) == Path("r/runs/MaxEntPPO + RPO/Hopper-v5/seed_0")
+
+
 def test_an_environment_id_with_a_slash_stays_one_folder(tmp_path):
     run = make_run(tmp_path, env_id="ALE/Pong-v5")
     assert run.path.relative_to(tmp_path).parts == ("runs", "PPO", "ALE_Pong-v5", "seed_0")
