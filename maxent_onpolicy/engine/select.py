@@ -12,6 +12,7 @@ from maxent_onpolicy.engine.compiled.engine import CompiledEngine
 from maxent_onpolicy.engine.compiled.fits import break_even, minibatches_to_come, why_not_compiled
 from maxent_onpolicy.engine.packed.engine import PackedEngine
 from maxent_onpolicy.engine.packed.fits import why_not_packed
+from maxent_onpolicy.policies.nature_cnn import set_chunks
 from maxent_onpolicy.validation import check_choice
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def check_engine(engine: object, compile: object) -> None:
 
 
 def make_engine(algorithm: "OnPolicyAlgorithm", requested: EngineName) -> Engine:
-    """Make the engine for an algorithm whose policy exists.
+    """Make the engine for an algorithm whose policy exists, and let the policy's images pass as suits it.
 
     Args:
         algorithm: the model.
@@ -72,6 +73,13 @@ def make_engine(algorithm: "OnPolicyAlgorithm", requested: EngineName) -> Engine
     Raises:
         ValueError: if the tier asked for cannot train this model.
     """
+    engine = _choose(algorithm, requested)
+    # `engine="eager"` is SB3's computation; a program would hold a copy of the network for each chunk.
+    set_chunks(algorithm.policy, requested == "auto" and engine.name == "eager")
+    return engine
+
+
+def _choose(algorithm: "OnPolicyAlgorithm", requested: EngineName) -> Engine:
     if requested == "eager":
         return algorithm.eager_engine()
     if requested == "compiled":
@@ -121,13 +129,19 @@ def _why_not_compile_now(algorithm: "OnPolicyAlgorithm") -> str | None:
     # A model that was compiled before stays with those programs: a resumed run ends as an uninterrupted one.
     if reason is not None or algorithm.compile is True or algorithm.was_compiled:
         return reason
-    slower = next((m for m in algorithm.policy.modules() if getattr(m, "slower_compiled_on_cpu", False)), None)
-    if slower is not None and algorithm.device.type == "cpu":
+    slower = next((m for m in algorithm.policy.modules() if _is_slower_compiled(m, algorithm)), None)
+    if slower is not None:
         return f"{type(slower).__name__}, which trains faster without on a CPU (`compile=True` compiles anyway)"
     left, needed = minibatches_to_come(algorithm), break_even(algorithm)
     if left >= needed:
         return None
     return f"a short run ({left:,} minibatches, and compiling takes {needed:,} to pay; `compile=True` compiles anyway)"
+
+
+def _is_slower_compiled(module: Any, algorithm: Any) -> bool:
+    """Whether a module says that on a CPU it trains faster as it is, with minibatches of this size."""
+    most = getattr(module, "compiles_well_up_to", None)
+    return most is not None and algorithm.device.type == "cpu" and algorithm.batch_size > most
 
 
 def _say_once(algorithm: "OnPolicyAlgorithm", message: str) -> None:

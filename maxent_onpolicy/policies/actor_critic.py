@@ -9,7 +9,8 @@ from gymnasium import spaces
 from stable_baselines3.common import policies as sb3
 from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.preprocessing import get_action_dim
-from stable_baselines3.common.torch_layers import CombinedExtractor, MlpExtractor, NatureCNN, create_mlp
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, MlpExtractor, create_mlp
+from stable_baselines3.common.torch_layers import NatureCNN as SB3NatureCNN
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
@@ -21,6 +22,7 @@ from maxent_onpolicy.policies.distributions import (
     make_box_distribution,
 )
 from maxent_onpolicy.policies.heads import PopArtLinear
+from maxent_onpolicy.policies.nature_cnn import NatureCNN
 from maxent_onpolicy.validation import check_range
 
 _KNOWN_MODULES = frozenset({sb3.__name__, __name__})
@@ -68,6 +70,12 @@ class ActorCriticPolicy(GraphFreeCopies, sb3.ActorCriticPolicy):
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return super()._get_constructor_parameters() | self._distribution_kwargs
+
+    def make_features_extractor(self) -> BaseFeaturesExtractor:
+        """Return a new features extractor; SB3's NatureCNN as one that can compute in chunks."""
+        if self.features_extractor_class is SB3NatureCNN:
+            return NatureCNN(self.observation_space, **self.features_extractor_kwargs)
+        return super().make_features_extractor()
 
     def actor_parameters(self) -> list[nn.Parameter] | None:
         """Return the trainable parameters on which the action distribution depends, in the order of ``parameters()``.
@@ -138,7 +146,7 @@ class ActorCriticCnnPolicy(ActorCriticPolicy):
     """:class:`ActorCriticPolicy` for images (SB3's NatureCNN)."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"features_extractor_class": NatureCNN} | kwargs)
+        super().__init__(*args, **{"features_extractor_class": SB3NatureCNN} | kwargs)
 
 
 class MultiInputActorCriticPolicy(ActorCriticPolicy):

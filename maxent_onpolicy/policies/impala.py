@@ -57,8 +57,8 @@ class ImpalaCNN(BaseFeaturesExtractor):
         ValueError: if the observations are no images, or an argument is out of range.
     """
 
-    # The convolutions are the same; compiled, pooling and its gradient are slower.
-    slower_compiled_on_cpu = True
+    # Images in a minibatch, on a CPU. The convolutions are the same; compiled, pooling and its gradient are slower.
+    compiles_well_up_to = 0
 
     def __init__(
         self,

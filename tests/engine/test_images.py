@@ -1,5 +1,7 @@
 """Image policies: every image passes the network once in a rollout, and what is computed stays the same."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -15,16 +17,16 @@ STEPS, ENVS = 16, 3
 
 
 class Pictures(Random):
-    def __init__(self):
+    def __init__(self, height, width):
         super().__init__(spaces.Discrete(3))
-        self.observation_space = spaces.Box(0, 255, (8, 6, 3), np.uint8)
+        self.observation_space = spaces.Box(0, 255, (height, width, 3), np.uint8)
 
     def _observe(self):
-        return self.np_random.integers(0, 256, (8, 6, 3), dtype=np.uint8)
+        return self.np_random.integers(0, 256, self.observation_space.shape, dtype=np.uint8)
 
 
-def pictures():
-    return VecTransposeImage(DummyVecEnv([Pictures] * ENVS))
+def pictures(height=8, width=6):
+    return VecTransposeImage(DummyVecEnv([partial(Pictures, height, width)] * ENVS))
 
 
 def make(algorithm=MaxEntPPO, policy="ImpalaPolicy", **settings):
