@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks.speed import report, workloads
 from benchmarks.speed.homes import HOMES, Homes, InstallError
+from benchmarks.speed.image_workloads import IMAGE_WORKLOADS, SECTION
 from benchmarks.speed.runner import Runner
 from benchmarks.speed.store import Store
 from maxent_onpolicy.evaluation.provenance import collect_provenance
@@ -24,6 +25,7 @@ examples:
   python -m benchmarks.speed --cleanrl ../cleanrl --leanrl ../LeanRL
   python -m benchmarks.speed --quick                      does everything work? A few minutes, into my_results/speed
   python -m benchmarks.speed --only envs-8 --contenders sb3 ours --rounds 3 --out my_results/speed
+  python -m benchmarks.speed --only images --out results/speed_procgen    Procgen, SB3 and ours; in no other run
   python -m benchmarks.speed --report-only                tables and figure again, from runs.csv
 """
 
@@ -75,14 +77,15 @@ def available_workloads() -> list[workloads.Workload]:
     """Return the workloads of this machine: those for a GPU only where there is one."""
     import torch  # late: --help should not wait for it
 
-    return [*workloads.CPU_WORKLOADS, *(workloads.GPU_WORKLOADS if torch.cuda.is_available() else ())]
+    on_gpus = workloads.GPU_WORKLOADS if torch.cuda.is_available() else ()
+    return [*workloads.CPU_WORKLOADS, *on_gpus, *IMAGE_WORKLOADS]
 
 
 def select(options: argparse.Namespace) -> tuple[list[workloads.Workload], set[str]]:
     """Return the workloads to run, and the names of contenders to leave out."""
-    chosen = [
-        each for each in available_workloads() if not options.only or {each.name, each.section} & set(options.only)
-    ]
+    # Images need the extra procgen, and most of an hour.
+    wanted = set(options.only or ()) or {each.section for each in available_workloads()} - {SECTION}
+    chosen = [each for each in available_workloads() if {each.name, each.section} & wanted]
     if options.quick:
         chosen = [workloads.quick(each) for each in chosen]
     names = {contender.name for each in chosen for contender in each.contenders}

@@ -8,7 +8,9 @@ given; without one they are left out:
     python3.11 -m venv gym3-env && gym3-env/bin/pip install procgen-mirror==0.10.7
     python3.12 -m venv envpool-env && envpool-env/bin/pip install envpool==1.2.7
     python -m benchmarks.speed.procgen_stepping --gym3-python gym3-env/bin/python \
-        --envpool-python envpool-env/bin/python --output results.json
+        --envpool-python envpool-env/bin/python --output results/speed_procgen/stepping.json
+
+Beside the JSON a table is written, as Markdown.
 
 Run it on a machine that does nothing else; "load" says what else ran.
 """
@@ -192,6 +194,23 @@ def measure(contenders: dict[str, Contender], n_envs: int, options: argparse.Nam
     }
 
 
+def markdown(document: dict[str, Any]) -> str:
+    """Return the medians as a table with a caption."""
+    names = list(document["rows"][0]["median"])
+    labels = {"library": "C library alone", "ours": "ours", "gym3": "gym3 interface", "envpool": "EnvPool"}
+    lines = [
+        f"**Stepping Procgen.** {document['game']}, random actions, environment steps a second, medians of "
+        f"{len(document['rows'][0]['rounds'][names[0]])} windows in turn, on {document['cores']} cores.",
+        "",
+        "| Environments | Threads | " + " | ".join(labels[name] for name in names) + " |",
+        "| --: | --: |" + " --: |" * len(names),
+    ]
+    for row in document["rows"]:
+        speeds = " | ".join(f"{row['median'][name]:,}" for name in names)
+        lines.append(f"| {row['n_envs']} | {max(1, row['threads'])} | {speeds} |")
+    return "\n".join(lines) + "\n"
+
+
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     if options.serve:
@@ -218,6 +237,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.output is not None:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        options.output.with_suffix(".md").write_text(markdown(document), encoding="utf-8")
         print(f"written to {options.output}")
     return 0
 

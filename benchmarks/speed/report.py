@@ -25,6 +25,7 @@ MEASURED = {
     "sac": ("Steps/s",),
     "sac-targets": ("Measured",),
     "gpu-sac": ("Steps/s",),
+    "images": ("Steps/s",),
 }
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.speed import workloads
+from benchmarks.speed.image_tables import images
+from benchmarks.speed.image_workloads import IMAGE_WORKLOADS
 from benchmarks.speed.summary import Measurements, Summary, break_even
 from benchmarks.speed.targets import SAC_LIMITS, TARGETS, TRPO_LIMIT, evaluate, is_met
 from benchmarks.speed.workloads import Contender, Workload
@@ -42,6 +44,7 @@ def all_tables(measured: Measurements) -> list[Table]:
         *([trust_regions(measured)] if TRPO.name in known else []),
         *([soft(measured, SAC), soft_targets(measured)] if SAC.name in known else []),
         *([soft(measured, workloads.GPU_SAC)] if workloads.GPU_SAC.name in known else []),
+        *([images(measured)] if known & {each.name for each in IMAGE_WORKLOADS} else []),
     ]
 
 

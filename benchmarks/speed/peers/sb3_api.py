@@ -14,17 +14,19 @@ def train(workload: dict[str, Any], algorithm: Any, env: Any, packages: tuple[st
             ``n_epochs``, or of SB3's SAC.
         env: the vectorised environments.
         packages: whose versions to report.
-        **keywords: further keywords of the constructor.
+        **keywords: further keywords of the constructor; without ``policy`` it is an MLP.
     """
     if algorithm.__name__ == "SAC":
         train_off_policy(workload, algorithm, env, packages, **keywords)
         return
     steps = workload["n_steps"] * workload["n_envs"]
     width = workload["width"]
-    policy_kwargs = {"net_arch": {"pi": [width, width], "vf": [width, width]}} | keywords.pop("policy_kwargs", {})
+    policy = keywords.pop("policy", "MlpPolicy")
+    layers = {"net_arch": {"pi": [width, width], "vf": [width, width]}} if policy == "MlpPolicy" else {}
+    policy_kwargs = layers | keywords.pop("policy_kwargs", {})
     epochs = "n_critic_updates" if "TRPO" in algorithm.__name__ else "n_epochs"
     model = algorithm(
-        "MlpPolicy",
+        policy,
         env,
         n_steps=workload["n_steps"],
         batch_size=workload["batch_size"],
