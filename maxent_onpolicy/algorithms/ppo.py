@@ -35,7 +35,8 @@ class PPO(ControlledMixin):
     rewards as they are.
 
     Args:
-        policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or an ``ActorCriticPolicy`` subclass.
+        policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"``, ``"ImpalaPolicy"``, ``"MiniGridCnnPolicy"``,
+            or an ``ActorCriticPolicy`` subclass.
         env: Gymnasium id, environment or SB3 ``VecEnv``.
         learning_rate: Adam's; a float or a function of the remaining progress (1 → 0).
         n_steps: steps a rollout in each environment.

@@ -31,7 +31,8 @@ class TRPO(ActorCriticAlgorithm):
     final observation, all environments in one forward pass.
 
     Args:
-        policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or an ``ActorCriticPolicy`` subclass.
+        policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"``, ``"ImpalaPolicy"``, ``"MiniGridCnnPolicy"``,
+            or an ``ActorCriticPolicy`` subclass.
         env: Gymnasium id, environment or SB3 ``VecEnv``.
         learning_rate: the critic's; a float or a function of the remaining progress (1 → 0).
         n_steps: steps a rollout in each environment.
