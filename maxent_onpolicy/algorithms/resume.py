@@ -13,6 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 
+from maxent_onpolicy.envs.axis_order import axis_order, in_axis_order
 from maxent_onpolicy.envs.capture import spaces_in
 from maxent_onpolicy.envs.state import (
     StateNotRestorableError,
@@ -47,6 +48,7 @@ class Resumable(BaseAlgorithm):
         return capture_training_state(self.env) | {
             "spaces": [space._np_random for space in self._own_spaces()],
             "unwritten": unwritten_log(self),
+            "axis_order": axis_order(self._last_obs),
         }
 
     def _restore_training_state(self, state: dict[str, Any], resume: Resume) -> None:
@@ -68,6 +70,7 @@ class Resumable(BaseAlgorithm):
         for space, generator in zip(self._own_spaces(), state.get("spaces", []), strict=False):
             space._np_random = generator
         self._unwritten = state.get("unwritten", {})
+        self._last_obs = in_axis_order(self._last_obs, state.get("axis_order"))
 
     def _seed_environments(self, seed: int) -> None:
         assert self.env is not None
