@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from maxent_onpolicy.cores import available_cores
 from maxent_onpolicy.envs.make import MUJOCO_TASKS
 
 CONTENDERS = ("mujoco_batch", "gymnasium", "sb3_dummy")
@@ -134,7 +135,7 @@ def steps_per_second(vec_env: Any, actions: Any) -> float:
 
 def measure_task(task: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield one row for each number of environments."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = available_cores()
     raw = RawLimit(task, cores)
     for n_envs in options.n_envs:
         median = measure_contenders(task, n_envs, raw, options)

@@ -24,7 +24,8 @@ from maxent_onpolicy.cli.suite import Suite, find_suite, load_suite
 from maxent_onpolicy.cli.together import put_together
 from maxent_onpolicy.cli.tracking import read_tracking
 from maxent_onpolicy.cli.values import UsageError, check_checkpoint_seconds
-from maxent_onpolicy.evaluation.provenance import available_cores, collect_provenance
+from maxent_onpolicy.cores import available_cores
+from maxent_onpolicy.evaluation.provenance import collect_provenance
 from maxent_onpolicy.evaluation.runs import RunDirectory
 
 DESCRIPTION = """Run every algorithm of a suite on every environment with every seed.

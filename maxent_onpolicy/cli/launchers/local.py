@@ -4,7 +4,7 @@ from maxent_onpolicy.cli.jobs import Display, Job
 from maxent_onpolicy.cli.launchers.base import End, Request
 from maxent_onpolicy.cli.queue import Queue
 from maxent_onpolicy.cli.values import UsageError
-from maxent_onpolicy.evaluation.provenance import available_cores
+from maxent_onpolicy.cores import available_cores
 
 
 class LocalLauncher:

@@ -19,7 +19,7 @@ from maxent_onpolicy.cli.launchers.record import Record, Submission
 from maxent_onpolicy.cli.launchers.remote import RemoteQueue, log_name
 from maxent_onpolicy.cli.values import UsageError
 from maxent_onpolicy.cli.worker import INTERRUPTED
-from maxent_onpolicy.evaluation.provenance import available_cores
+from maxent_onpolicy.cores import available_cores
 from maxent_onpolicy.validation import did_you_mean
 
 CLUSTERS = ("slurm", "local")

@@ -15,7 +15,8 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
-from maxent_onpolicy.envs.batched import available_cores, remake
+from maxent_onpolicy.cores import share_of_cores
+from maxent_onpolicy.envs.batched import remake
 from maxent_onpolicy.envs.discretize import DiscretizeActions
 from maxent_onpolicy.envs.headless import prepare_rendering
 from maxent_onpolicy.envs.mujoco_batch.custom import CustomEnv, CustomTask, MujocoTask
@@ -58,7 +59,7 @@ class MujocoBatchVecEnv(VecEnv):
         num_threads: int | None = None,
     ) -> None:
         check_integer("n_envs", n_envs, 1)
-        threads = available_cores() if num_threads is None else check_integer("num_threads", num_threads, 1)
+        threads = share_of_cores() if num_threads is None else check_integer("num_threads", num_threads, 1)
         self._made_of = partial(
             MujocoBatchVecEnv, task, n_envs, discretize_bins=discretize_bins, monitor=monitor, num_threads=num_threads
         )

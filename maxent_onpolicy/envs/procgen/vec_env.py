@@ -12,7 +12,8 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
-from maxent_onpolicy.envs.batched import available_cores, remake
+from maxent_onpolicy.cores import share_of_cores
+from maxent_onpolicy.envs.batched import remake
 from maxent_onpolicy.envs.capture import StateNotRestorableError
 from maxent_onpolicy.envs.procgen.batch import GameBatch
 from maxent_onpolicy.envs.procgen.games import ACTIONS, make_options
@@ -377,5 +378,5 @@ def _build_infos(info: dict[str, np.ndarray]) -> list[dict[str, Any]]:
 
 def _default_threads(n_envs: int) -> int:
     """Return as many threads as cores, but no other thread where it would only be waited for."""
-    threads = min(n_envs, available_cores())
+    threads = min(n_envs, share_of_cores())
     return threads if threads > 1 else 0
