@@ -44,7 +44,7 @@ def test_a_failed_run_makes_the_benchmark_fail_and_is_named_with_its_last_lines(
     assert "RuntimeError: the simulator exploded (broken_envs.py:" in done.stdout
     assert '|     raise RuntimeError("the simulator exploded")' in done.stdout
     assert "2 of 4 runs did not complete" in done.stdout
-    run = RunDirectory(folder / "out/tiny/runs/PPO/broken_envs:Exploding-v0/seed_0")
+    run = RunDirectory(folder / "out/tiny/runs/PPO/broken_envs_Exploding-v0/seed_0")
     assert run.status["state"] == "failed"
     assert run.status["attempts"] == 2, "it was tried again once"
 
@@ -62,7 +62,7 @@ def test_the_other_runs_go_on(mixed):
 
 def test_a_run_that_fails_once_completes_at_its_second_attempt(mixed):
     folder, done = mixed
-    run = RunDirectory(folder / "out/tiny/runs/PPO/broken_envs:Flaky-v0/seed_0")
+    run = RunDirectory(folder / "out/tiny/runs/PPO/broken_envs_Flaky-v0/seed_0")
     assert run.completed
     assert run.status["attempts"] == 2
     assert "will retry   PPO on broken_envs:Flaky-v0, seed 0: RuntimeError" in done.stdout
