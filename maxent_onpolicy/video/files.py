@@ -3,7 +3,6 @@
 import os
 import subprocess
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +38,12 @@ def check_video_path(name: str, path: Path | str) -> Path:
         raise ValueError(f"`{name}`: cannot make the folder {path.parent}: {error.strerror}") from None
     if path.is_dir() or not os.access(path.parent, os.W_OK):
         raise ValueError(f"`{name}`: cannot write {path}")
-    if find_spec("imageio_ffmpeg") is None:
-        raise ImportError("videos need a package that is not installed; pip install 'maxent-onpolicy[video]'")
+    try:
+        import imageio_ffmpeg  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f"videos need a package that is not installed ({error}); pip install 'maxent-onpolicy[video]'"
+        ) from None
     return path
 
 
