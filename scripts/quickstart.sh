@@ -6,16 +6,5 @@
 #
 # Needs Python 3.11 or newer with venv and pip (PYTHON=... chooses one). Run again after an interruption, it goes on.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-
-install_extra mujoco
-
-cd "$root"
-results="my_results"
-say "Running the suite 'quick'; its runs, tables, figures and report go to $results/quick"
-status=0
-"$venv/bin/maxent-onpolicy" bench quick --results "$results" "$@" || status=$?
-if [ -f "$results/quick/report.html" ]; then
-  say "Open the report in a browser: $root/$results/quick/report.html"
-fi
-exit "$status"
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+exec bash scripts/bench.sh quick "$@"

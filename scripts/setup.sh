@@ -1,4 +1,4 @@
-# Sourced by quickstart.sh and test.sh: one virtual environment, installed with the tested versions.
+# Sourced by bench.sh and test.sh: one virtual environment, installed with the tested versions.
 # shellcheck shell=bash
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -79,7 +79,8 @@ import sys
 import tomllib
 
 project = tomllib.loads(pathlib.Path(sys.argv[1]).read_text())["project"]
-print("\n".join(project["optional-dependencies"]["procgen"]))
+extra = project["optional-dependencies"]["procgen"]
+print("\n".join(requirement for requirement in extra if requirement.startswith("procgen")))
 PY
 )"
   "$venv/bin/python" -m pip install --disable-pip-version-check --no-deps -r <(printf '%s\n' "$requirements")
@@ -88,7 +89,7 @@ PY
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
       apt-get update -qq && apt-get install -y -qq --no-install-recommends libgl1 libglib2.0-0
     else
-      say "install them as root for its tests to run: apt install libgl1 libglib2.0-0"
+      say "install them as root: apt install libgl1 libglib2.0-0"
     fi
   fi
 }

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Run a suite on a fresh machine: set up .venv with what the suite needs, train, print a table, write a report.
+#
+#   bash scripts/bench.sh procgen-mini          generalisation on Procgen; results go to my_results/procgen-mini
+#   bash scripts/bench.sh minigrid --dry-run    further options are those of `maxent-onpolicy bench`
+#   bash scripts/bench.sh my_suite.yaml
+#
+# Needs Python 3.11 or newer with venv and pip (PYTHON=... chooses one). Run again after an interruption, it goes on.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+
+[ -n "${1:-}" ] && [ "${1#-}" = "$1" ] || fail "which suite? bash scripts/bench.sh SUITE; they lie in benchmarks/suites"
+suite="$1"
+shift
+
+install_extra mujoco
+case "$suite" in
+  *procgen*) install_procgen ;;
+  *minigrid*) install_extra minigrid ;;
+esac
+
+results="my_results"
+name="$(basename "$suite" .yaml)"
+say "Running the suite '$name'; its runs, tables, figures and report go to $results/$name"
+status=0
+"$venv/bin/maxent-onpolicy" bench "$suite" --results "$results" "$@" || status=$?
+if [ -f "$results/$name/report.html" ]; then
+  say "Open the report in a browser: $PWD/$results/$name/report.html"
+fi
+exit "$status"
