@@ -9,6 +9,7 @@ from typing import Any
 
 from maxent_onpolicy.validation import check_choice, check_integer, did_you_mean
 
+#: Names of all sixteen games.
 GAMES = (
     *("bigfish", "bossfight", "caveflyer", "chaser", "climber", "coinrun", "dodgeball", "fruitbot"),
     *("heist", "jumper", "leaper", "maze", "miner", "ninja", "plunder", "starpilot"),
@@ -29,7 +30,7 @@ EXPLORATION_LEVELS = {
     "climber": 1561126160,
     "ninja": 1123500215,
 }
-# Each mode's number in the library, and the games that have it.
+#: Each mode's number in the library, and the games that have it.
 MODES: dict[str, tuple[int, tuple[str, ...]]] = {
     "easy": (0, GAMES),
     "hard": (1, GAMES),
