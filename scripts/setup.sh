@@ -1,4 +1,4 @@
-# Sourced by bench.sh and test.sh: one virtual environment, installed with the tested versions.
+# Sourced by bench.sh, speed.sh and test.sh: one virtual environment, installed with the tested versions.
 # shellcheck shell=bash
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"

@@ -83,7 +83,7 @@ def available_workloads() -> list[workloads.Workload]:
 
 def select(options: argparse.Namespace) -> tuple[list[workloads.Workload], set[str]]:
     """Return the workloads to run, and the names of contenders to leave out."""
-    # Images need the extra procgen, and most of an hour.
+    # Images need the extra procgen, and half an hour.
     wanted = set(options.only or ()) or {each.section for each in available_workloads()} - {SECTION}
     chosen = [each for each in available_workloads() if {each.name, each.section} & wanted]
     if options.quick:

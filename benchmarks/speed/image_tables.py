@@ -18,11 +18,11 @@ def images(measured: Measurements) -> Table:
         for contender in workload.contenders:
             row = _row(measured, workload, contender)
             data.append(row)
-            text.append({name: _cell(name, value) for name, value in row.items()})
-    for workload, words in zip((each for each in IMAGE_WORKLOADS for _ in each.contenders), text, strict=True):
-        times = measured.ratio(workload.name, OURS.name, SB3.name)
-        if times is not None and words["Library"] == OURS.label:
-            words["times SB3"] = f"{times.median:.2f} [{times.low:.2f}, {times.high:.2f}]"
+            words = {name: _cell(name, value) for name, value in row.items()}
+            times = measured.ratio(workload.name, contender.name, SB3.name)
+            if times is not None and contender.name == OURS.name:
+                words["times SB3"] += f" [{times.low:.2f}, {times.high:.2f}]"
+            text.append(words)
     caption = (
         "PPO on CoinRun (easy, 200 levels), 64 environments, minibatches of 2,048, 3 epochs, two threads; everybody "
         "has the same environments and the same network. Environment steps a second, medians over fresh processes "

@@ -216,13 +216,15 @@ def main(arguments: list[str] | None = None) -> int:
     if options.serve:
         serve(options.serve)
         return 0
+    from maxent_onpolicy.cores import available_cores  # not in the interpreters of the others
+
     pythons = {"library": sys.executable, "ours": sys.executable}
     pythons |= {"gym3": options.gym3_python, "envpool": options.envpool_python}
     contenders = {name: Contender(name, python) for name, python in pythons.items() if python}
     try:
         document = {
             "game": options.game,
-            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "cores": available_cores(),
             "versions": {name: contender.ask(versions=True) for name, contender in contenders.items()},
             "rows": [],
         }

@@ -28,7 +28,6 @@ from maxent_onpolicy.engine.parallel import collect_together, own_callback, shar
 from maxent_onpolicy.engine.rollout import as_numpy, clipped_fraction
 from maxent_onpolicy.engine.select import Compile, Engine, EngineName, check_engine, is_outdated, make_engine
 from maxent_onpolicy.engine.shared_buffer import SharedRolloutBuffer
-from maxent_onpolicy.envs.axis_order import in_axis_order
 from maxent_onpolicy.envs.tensor import Observation, to_device
 from maxent_onpolicy.estimators.advantages import gae, successor_values
 from maxent_onpolicy.estimators.losses import explained_variance
@@ -338,7 +337,6 @@ class OnPolicyAlgorithm(Resumable, sb3.OnPolicyAlgorithm):
                 self.device_episodes.set_state(state["device_episodes"])
             self._arrived_at = state.get("arrived_at", self._arrived_at)
             self._move_on()
-            self._last_obs = in_axis_order(self._last_obs, state.get("axis_order"))
 
     def _seed_environments(self, seed: int) -> None:
         super()._seed_environments(seed + world().rank * self.n_envs)

@@ -70,7 +70,6 @@ class Resumable(BaseAlgorithm):
         for space, generator in zip(self._own_spaces(), state.get("spaces", []), strict=False):
             space._np_random = generator
         self._unwritten = state.get("unwritten", {})
-        self._last_obs = in_axis_order(self._last_obs, state.get("axis_order"))
 
     def _seed_environments(self, seed: int) -> None:
         assert self.env is not None
@@ -155,6 +154,7 @@ class Resumable(BaseAlgorithm):
                 f"`resume={resume!r}` needs a file saved by this package; {path!r} holds no training state"
             )
         model._restore_training_state(state, resume)
+        model._last_obs = in_axis_order(model._last_obs, state.get("axis_order"))
         model._restore_from_file(path, state)
         return model
 
