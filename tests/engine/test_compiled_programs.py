@@ -99,8 +99,9 @@ def test_a_compiler_that_fails_leaves_the_model_to_the_eager_engine(monkeypatch,
     broken.chmod(0o755)
     monkeypatch.setenv("CXX", str(broken))
     monkeypatch.setenv(VARIABLE, str(tmp_path / "empty"))
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (str(broken),))
-    model = make(PPO, "auto", compile=True, verbose=1, policy_kwargs={"net_arch": [9]}).learn(120)
+    # Not with `monkeypatch`, which cannot give torch's settings back: later compilations would fail.
+    with torch._inductor.config.patch({"cpp.cxx": (str(broken),)}):
+        model = make(PPO, "auto", compile=True, verbose=1, policy_kwargs={"net_arch": [9]}).learn(120)
     assert "This model cannot be compiled because of" in capsys.readouterr().out
     reference = make(PPO, "eager", policy_kwargs={"net_arch": [9]}).learn(120)
     assert largest_difference(model, reference) < 1e-6
