@@ -77,6 +77,26 @@ class ActorCriticPolicy(GraphFreeCopies, sb3.ActorCriticPolicy):
             return NatureCNN(self.observation_space, **self.features_extractor_kwargs)
         return super().make_features_extractor()
 
+    def extract_features(  # type: ignore[override]
+        self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Return features ``[N, F]`` of observations ``[N, ...]``, or the actor's and the critic's, as SB3's method.
+
+        Where :class:`NatureCNN` takes its images in chunks they are scaled there, too, while they are in the cache.
+        """
+        if not isinstance(self.features_extractor, NatureCNN):
+            return super().extract_features(obs, features_extractor)
+        assert isinstance(obs, Tensor)
+        features = [
+            super(ActorCriticPolicy, self).extract_features(chunk, features_extractor)
+            for chunk in self.features_extractor.chunks(obs)
+        ]
+        if len(features) == 1:
+            return features[0]
+        pieces = [each if isinstance(each, tuple) else (each,) for each in features]
+        joined = [torch.cat(each) for each in zip(*pieces, strict=True)]
+        return joined[0] if len(joined) == 1 else (joined[0], joined[1])
+
     def actor_parameters(self) -> list[nn.Parameter] | None:
         """Return the trainable parameters on which the action distribution depends, in the order of ``parameters()``.
 

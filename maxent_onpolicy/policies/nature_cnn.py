@@ -12,21 +12,26 @@ class NatureCNN(sb3.NatureCNN):
     """SB3's ``NatureCNN`` (Mnih et al. 2015, doi 10.1038/nature14236): the same layers, drawn in the same order.
 
     Attributes:
-        in_chunks: on a CPU, take :data:`CPU_CHUNK` images at a time, in channels-last memory. The rest is the same up
-            to rounding; off, it is SB3's to the last bit. ``engine="auto"`` turns it on where it does not compile.
+        in_chunks: on a CPU, let a policy pass :data:`CPU_CHUNK` images at a time, in channels-last memory. The rest is
+            the same up to rounding; off, it is SB3's to the last bit. ``engine="auto"`` turns it on where it does not
+            compile.
     """
 
     in_chunks = False
     # Images in a minibatch, on a CPU: more of them are faster in chunks than compiled.
     compiles_well_up_to = CPU_CHUNK
 
+    def chunks(self, observations: Tensor) -> tuple[Tensor, ...]:
+        """Return the pieces ``[≤ CPU_CHUNK, ...]`` in which images ``[N, ...]`` should be scaled and pass."""
+        if not self.in_chunks or observations.is_cuda:
+            return (observations,)
+        return observations.split(CPU_CHUNK)
+
     def forward(self, observations: Tensor) -> Tensor:
         """Return features ``[N, F]`` of preprocessed images ``[N, C, H, W]``."""
-        if not self.in_chunks or observations.is_cuda:
-            return super().forward(observations)
-        chunks = observations.contiguous(memory_format=torch.channels_last).split(CPU_CHUNK)
-        features = [super(NatureCNN, self).forward(chunk) for chunk in chunks]
-        return features[0] if len(features) == 1 else torch.cat(features)
+        if self.in_chunks and not observations.is_cuda:
+            observations = observations.contiguous(memory_format=torch.channels_last)
+        return super().forward(observations)
 
 
 def set_chunks(policy: torch.nn.Module, on: bool) -> None:

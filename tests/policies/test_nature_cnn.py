@@ -4,35 +4,45 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from stable_baselines3.common import torch_layers as sb3
+from stable_baselines3.common import policies as sb3
 
 from maxent_onpolicy import PPO, MaxEntPPO
 from maxent_onpolicy.engine.compiled import fits
-from maxent_onpolicy.policies.nature_cnn import CPU_CHUNK, NatureCNN
+from maxent_onpolicy.policies.actor_critic import ActorCriticCnnPolicy
+from maxent_onpolicy.policies.nature_cnn import CPU_CHUNK, NatureCNN, set_chunks
 from tests.engine.test_images import pictures
 
 SPACE = spaces.Box(0, 255, (3, 36, 40), np.uint8)
 
 
-def gradients(network, images):
-    network.zero_grad()
-    features = network(images)
-    features.square().mean().backward()
-    return [features.detach(), *(parameter.grad.clone() for parameter in network.parameters())]
+def policy_of(kind, shared):
+    torch.manual_seed(0)
+    kwargs = {"features_extractor_kwargs": {"features_dim": 8}, "share_features_extractor": shared}
+    return kind(SPACE, spaces.Discrete(3), lambda _: 1e-3, **kwargs)
 
 
+def gradients(policy, images):
+    policy.zero_grad()
+    values, log_probs, _ = policy.evaluate_actions(images, torch.arange(len(images)) % 3)
+    (values.square().mean() + log_probs.mean()).backward()
+    return [values.detach(), log_probs.detach(), *(parameter.grad.clone() for parameter in policy.parameters())]
+
+
+@pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("count", [1, CPU_CHUNK, CPU_CHUNK + 1, 3 * CPU_CHUNK])
-def test_chunks_give_the_same_features_and_gradients(count):
-    torch.manual_seed(0)
-    theirs = sb3.NatureCNN(SPACE, 32)
-    torch.manual_seed(0)
-    ours = NatureCNN(SPACE, 32)
-    images = torch.rand(count, *SPACE.shape)
+def test_chunks_give_the_same_outputs_and_gradients(count, shared):
+    theirs = policy_of(sb3.ActorCriticCnnPolicy, shared)
+    ours = policy_of(ActorCriticCnnPolicy, shared)
+    images = torch.randint(0, 256, (count, *SPACE.shape), dtype=torch.uint8)
     expected = gradients(theirs, images)
     assert all(map(torch.equal, gradients(ours, images), expected))
-    ours.in_chunks = True
+    set_chunks(ours, True)
+    seen = []
+    ours.features_extractor.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
     for found, wanted in zip(gradients(ours, images), expected, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
+    assert sum(seen) == count
+    assert max(seen) <= CPU_CHUNK
 
 
 def make(engine="auto", algorithm=PPO, **settings):
