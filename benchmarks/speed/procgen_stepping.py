@@ -1,8 +1,9 @@
 """Measure how fast Procgen steps: the C library alone, our VecEnv, OpenAI's gym3 interface, EnvPool.
 
-All play one game with random actions and hand over observations, rewards, ends and infos as numpy arrays; the library
-alone only leaves them in its memory. They take turns, round after round, each in a process of its own; the table shows
-medians in environment steps a second. gym3 and EnvPool live in environments of their own, of which the interpreter is
+All play one game with random actions and hand over observations, rewards, ends and infos. The library alone leaves
+them in its memory, and so do gym3 and ours with `copy_observations=False`. They take turns, round after round, each in
+a process of its own and every time in another order; the table shows medians in environment steps a second, and of the
+ratios within a round. gym3 and EnvPool live in environments of their own, of which the interpreter is
 given; without one they are left out:
 
     python3.11 -m venv gym3-env && gym3-env/bin/pip install procgen-mirror==0.10.7
@@ -24,6 +25,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +42,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--game", default="coinrun", help="coinrun")
     add("--n-envs", nargs="+", type=int, metavar="N", default=[1, 8, 64], help="1 8 64")
     add("--threads", type=int, default=2, help="that step, where there is more than one environment (2)")
-    add("--seconds", type=float, default=1.0, help="length of one window (1)")
-    add("--rounds", type=int, default=7, help="windows of each contender (7)")
+    add("--seconds", type=float, default=0.25, help="length of one window (0.25)")
+    add("--rounds", type=int, default=60, help="windows of each contender (60)")
     add("--gym3-python", metavar="PATH", help="interpreter of an environment with procgen-mirror and gym3")
     add("--envpool-python", metavar="PATH", help="interpreter of an environment with EnvPool")
     add("--output", type=Path, help="write the results here, as JSON")
@@ -65,10 +67,10 @@ def make_library(game: str, n_envs: int, threads: int) -> Step:
     return step
 
 
-def make_ours(game: str, n_envs: int, threads: int) -> Step:
+def make_ours(game: str, n_envs: int, threads: int, **options: Any) -> Step:
     from maxent_onpolicy import make_vec_env
 
-    vec_env = make_vec_env(f"procgen:{game}", n_envs, seed=0, num_threads=threads, **_EASY)
+    vec_env = make_vec_env(f"procgen:{game}", n_envs, seed=0, num_threads=threads, **_EASY, **options)
     vec_env.reset()
     return vec_env.step
 
@@ -101,10 +103,25 @@ def make_envpool(game: str, n_envs: int, threads: int) -> Step:
 
 
 _EASY: dict[str, Any] = {"distribution_mode": "easy", "num_levels": 200}
-MAKERS = {"library": make_library, "ours": make_ours, "gym3": make_gym3, "envpool": make_envpool}
+MAKERS: dict[str, Callable[[str, int, int], Step]] = {
+    "library": make_library,
+    "ours": make_ours,
+    "uncopied": partial(make_ours, copy_observations=False),
+    "gym3": make_gym3,
+    "envpool": make_envpool,
+}
+LABELS = {
+    "library": "C library alone",
+    "ours": "ours",
+    "uncopied": "ours, uncopied",
+    "gym3": "gym3 interface",
+    "envpool": "EnvPool",
+}
+OURS, OTHERS = ("ours", "uncopied"), ("gym3", "envpool")
 _PACKAGES = {
     "library": ("procgen-mirror", "procgen-gym", "numpy"),
     "ours": ("procgen-mirror", "procgen-gym", "stable-baselines3", "numpy"),
+    "uncopied": ("procgen-mirror", "procgen-gym", "stable-baselines3", "numpy"),
     "gym3": ("procgen-mirror", "gym3", "numpy"),
     "envpool": ("envpool", "numpy"),
 }
@@ -148,7 +165,7 @@ class Contender:
 
     def __init__(self, name: str, python: str) -> None:
         # Only what needs this package runs it as a part of it.
-        place = ["-m", "benchmarks.speed.procgen_stepping"] if name in ("library", "ours") else [__file__]
+        place = ["-m", "benchmarks.speed.procgen_stepping"] if name in ("library", "ours", "uncopied") else [__file__]
         self.process = subprocess.Popen(
             [python, *place, "--serve", name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -182,7 +199,8 @@ def measure(contenders: dict[str, Contender], n_envs: int, options: argparse.Nam
     steps = max(10, int(options.seconds * statistics.median(pace)))
     speeds: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(options.rounds):
-        for name, contender in contenders.items():
+        turn = number % len(contenders)
+        for name, contender in (*contenders.items(),)[turn:] + (*contenders.items(),)[:turn]:
             speeds[name].append(steps * n_envs / contender.ask(**request, steps=steps, round=number))
     return {
         "n_envs": n_envs,
@@ -197,18 +215,45 @@ def measure(contenders: dict[str, Contender], n_envs: int, options: argparse.Nam
 def markdown(document: dict[str, Any]) -> str:
     """Return the medians as a table with a caption."""
     names = list(document["rows"][0]["median"])
-    labels = {"library": "C library alone", "ours": "ours", "gym3": "gym3 interface", "envpool": "EnvPool"}
     lines = [
         f"**Stepping Procgen.** {document['game']}, random actions, environment steps a second, medians of "
         f"{len(document['rows'][0]['rounds'][names[0]])} windows in turn, on {document['cores']} cores.",
         "",
-        "| Environments | Threads | " + " | ".join(labels[name] for name in names) + " |",
+        "| Environments | Threads | " + " | ".join(LABELS[name] for name in names) + " |",
         "| --: | --: |" + " --: |" * len(names),
     ]
     for row in document["rows"]:
         speeds = " | ".join(f"{row['median'][name]:,}" for name in names)
         lines.append(f"| {row['n_envs']} | {max(1, row['threads'])} | {speeds} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *ratio_table(document)]) + "\n"
+
+
+def ratio_table(document: dict[str, Any]) -> list[str]:
+    """Return how much faster ours is than each of the others: medians over rounds, with intervals."""
+    pairs = [(ours, other) for ours in OURS for other in OTHERS if other in document["rows"][0]["rounds"]]
+    if not pairs:
+        return []
+    lines = [
+        "Ratios within a round: their median, and its 95 % bootstrap interval over rounds.",
+        "",
+        "| Environments | " + " | ".join(f"{LABELS[ours]} / {LABELS[other]}" for ours, other in pairs) + " |",
+        "| --: |" + " --: |" * len(pairs),
+    ]
+    for row in document["rows"]:
+        ratios = (median_ratio(row["rounds"][ours], row["rounds"][other]) for ours, other in pairs)
+        cells = (f"{median:.2f} [{low:.2f}, {high:.2f}]" for median, low, high in ratios)
+        lines.append(f"| {row['n_envs']} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def median_ratio(ours: list[float], other: list[float]) -> tuple[float, float, float]:
+    """Return the median of the rounds' ratios and the ends of its interval."""
+    import numpy as np
+
+    ratios = np.array(ours) / np.array(other)
+    resampled = np.random.RandomState(0).choice(ratios, (2000, len(ratios)))
+    low, high = np.quantile(np.median(resampled, axis=1), [0.025, 0.975])
+    return float(np.median(ratios)), float(low), float(high)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -218,7 +263,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     from maxent_onpolicy.cores import available_cores  # not in the interpreters of the others
 
-    pythons = {"library": sys.executable, "ours": sys.executable}
+    pythons = dict.fromkeys(("library", *OURS), sys.executable)
     pythons |= {"gym3": options.gym3_python, "envpool": options.envpool_python}
     contenders = {name: Contender(name, python) for name, python in pythons.items() if python}
     try:

@@ -175,7 +175,8 @@ def test_an_episode_that_ends_in_the_step_of_its_timeout_is_no_truncation():
         done = vec_env.step([NOOP])[2]
     length = len(history)
     vec_env._games.set_state(0, history[-1])
-    vec_env._clocks[:], vec_env._timeout, vec_env._unhurried = length - 1, length, 0
+    vec_env._start_counting(0.0, length - 1, length - 1)
+    vec_env._timeout = length
     _, _, done, infos = vec_env.step([NOOP])
     assert done[0]
     assert infos[0]["TimeLimit.truncated"] is False
@@ -185,7 +186,8 @@ def test_an_episode_that_ends_in_the_step_of_its_timeout_is_no_truncation():
     position = read_saved_game(history[-2]).timeout_at
     short = history[-2][:position] + (length - 1).to_bytes(4, "little") + history[-2][position + 4 :]
     vec_env._games.set_state(0, short)
-    vec_env._clocks[:], vec_env._timeout, vec_env._unhurried = length - 2, length - 1, 0
+    vec_env._start_counting(0.0, length - 2, length - 2)
+    vec_env._timeout = length - 1
     _, _, done, infos = vec_env.step([NOOP])
     assert done[0]
     assert infos[0]["TimeLimit.truncated"] is True
@@ -209,7 +211,7 @@ def test_sequential_levels_go_on_within_the_episode():
                 assert info["episode"]["l"] == lengths[index]
                 lengths[index] = 0
         clocks = [read_saved_game(vec_env._games.get_state(index)).elapsed for index in range(2)]
-        assert vec_env._clocks[:2].tolist() == clocks
+        assert vec_env._clocks()[:2].tolist() == clocks
     assert completed > 5
 
 

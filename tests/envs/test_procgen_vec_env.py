@@ -94,7 +94,7 @@ def test_reset_begins_new_episodes():
     noop(vec_env, 30)
     vec_env.reset()
     infos = noop(vec_env, 1)[0][3]
-    assert vec_env._lengths.tolist() == [1, 1]
+    assert vec_env.get_state()["lengths"].tolist() == [1, 1]
     assert [info["level_seed"] for info in infos] == [info["level_seed"] for info in vec_env.reset_infos]
 
 

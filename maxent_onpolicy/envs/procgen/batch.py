@@ -33,7 +33,7 @@ class GameBatch:
     Attributes:
         observation: ``[B, 64, 64, 3]`` uint8.
         reward: ``[B]`` float32.
-        first: ``[B]`` uint8; whether the observation begins an episode.
+        first: ``[B]`` bool; whether the observation begins an episode.
         info: ``prev_level_seed``, ``prev_level_complete``, ``level_seed``, each ``[B]``, and with the option
             ``render_human`` the picture ``rgb`` ``[B, 512, 512, 3]``.
     """
@@ -49,7 +49,8 @@ class GameBatch:
         actions, action_pointers = self._allocate(ACTION_SPACE, num_envs)
         self.info, info_pointers = self._allocate(INFO_SPACE, num_envs)
         self.observation, self._action = observations["rgb"], actions["action"]
-        self.reward, self.first = _aligned((num_envs,), "float32"), _aligned((num_envs,), "uint8")
+        # The library writes 0 or 1.
+        self.reward, self.first = _aligned((num_envs,), "float32"), _aligned((num_envs,), "bool")
         buffers = self._interface.buffers(
             ob=ctypes.addressof(observation_pointers),
             rew=self.reward.ctypes.data,

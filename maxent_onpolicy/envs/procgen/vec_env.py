@@ -92,12 +92,15 @@ class ProcgenVecEnv(VecEnv):
         self._viewer: GameBatch | None = None
         self._closed = False
         self._timeout = 0
+        self._no_reward = np.zeros(n_envs, dtype=np.float32).tobytes()
         # So many steps can be taken before it must be looked whether a game is about to time out.
         self._unhurried = 0
         self._expiring: dict[int, tuple[bytes, int]] = {}
-        self._returns, self._lengths = np.zeros(n_envs), np.zeros(n_envs, dtype=np.int64)
+        self._returns = np.zeros(n_envs)
+        # Steps so far, and at which of them each episode began: nothing has to be counted in every step and game.
+        self._steps, self._began = 0, np.zeros(n_envs, dtype=np.int64)
         # A game's own clock starts again at every level, which is every episode but with sequential levels.
-        self._clocks = self._lengths.copy() if self.options.use_sequential_levels else self._lengths
+        self._clock_began = self._began.copy() if self.options.use_sequential_levels else self._began
         self._started_at = time.time()
         picture = spaces.Box(0, 255, (64, 64, 3), np.uint8)
         super().__init__(n_envs, picture, spaces.Discrete(len(ACTIONS)))
@@ -119,9 +122,7 @@ class ProcgenVecEnv(VecEnv):
         games = self._running()
         games.observe()
         self._reset_seeds()
-        for counter in (self._returns, self._lengths, self._clocks):
-            counter[:] = 0
-        self._expiring, self._unhurried = {}, 0
+        self._start_counting(0.0, 0, 0)
         self.reset_infos = [{"level_seed": level} for level in games.info["level_seed"].tolist()]
         return self._observation()
 
@@ -137,11 +138,12 @@ class ProcgenVecEnv(VecEnv):
         if self._unhurried > 0:
             self._unhurried -= 1
         elif self.timeouts == "truncation":
-            due = self._clocks >= self._timeout - 1
+            clocks = self._clocks()
+            due = clocks >= self._timeout - 1
             self._expiring = {
                 index: (games.get_state(index), int(actions[index])) for index in np.flatnonzero(due).tolist()
             }
-            self._unhurried = self._timeout - 2 - int(np.where(due, 0, self._clocks).max())
+            self._unhurried = self._timeout - 2 - int(np.where(due, 0, clocks).max())
         games.act(actions)
 
     def step_wait(self) -> VecEnvStepReturn:
@@ -153,32 +155,36 @@ class ProcgenVecEnv(VecEnv):
             and ``TimeLimit.truncated``. Where that is true, ``terminal_observation`` is the true last observation.
         """
         games = self._running()
-        # Meanwhile the library's threads step.
-        finals = {index: self._play_on(state, action) for index, (state, action) in self._expiring.items()}
-        self._expiring = {}
+        finals: dict[int, np.ndarray | None] = {}
+        if self._expiring:  # meanwhile the library's threads step
+            finals = {index: self._play_on(state, action) for index, (state, action) in self._expiring.items()}
+            self._expiring = {}
         games.observe()
-        reward, done = games.reward.copy(), games.first.astype(bool)
         infos = _build_infos(games.info)
-        self._returns += reward
-        self._lengths += 1
+        self._steps += 1
+        # In most steps no game ends or rewards. To look at the bytes takes a tenth of the time of any arithmetic.
+        if games.reward.tobytes() != self._no_reward:
+            self._returns += games.reward
         if self.options.use_sequential_levels:
-            self._clocks += 1
-            self._clocks[games.info["level_seed"] != games.info["prev_level_seed"]] = 0
-            self._clocks[done] = 0
-        # In most steps no episode ends, and the bytes tell it at once.
-        for index in np.flatnonzero(done).tolist() if 1 in games.first.tobytes() else ():
+            self._clock_began[games.info["level_seed"] != games.info["prev_level_seed"]] = self._steps
+        for index in np.flatnonzero(games.first).tolist() if 1 in games.first.tobytes() else ():
             final = finals.get(index)
             if final is not None:
                 infos[index]["terminal_observation"] = final
                 infos[index]["TimeLimit.truncated"] = True
             self._end_episode(index, infos[index])
-        return self._observation(), reward, done, infos
+        return self._observation(), games.reward.copy(), games.first.copy(), infos
+
+    def _clocks(self) -> np.ndarray:
+        """Return how many steps each game's own clock has counted, ``[B]``."""
+        return self._steps - self._clock_began
 
     def _end_episode(self, index: int, info: dict[str, Any]) -> None:
         if self.monitor:
             score, seconds = round(float(self._returns[index]), 6), round(time.time() - self._started_at, 6)
-            info["episode"] = {"r": score, "l": int(self._lengths[index]), "t": seconds}
-        self._returns[index] = self._lengths[index] = 0
+            info["episode"] = {"r": score, "l": self._steps - int(self._began[index]), "t": seconds}
+        self._returns[index] = 0
+        self._began[index] = self._clock_began[index] = self._steps
         self.reset_infos[index] = {"level_seed": info["level_seed"]}
 
     def _play_on(self, state: bytes, action: int) -> np.ndarray | None:
@@ -272,7 +278,7 @@ class ProcgenVecEnv(VecEnv):
             **self._identity(),
             "games": [np.frombuffer(state, dtype=np.uint8) for state in saved],
             "returns": self._returns.copy(),
-            "lengths": self._lengths.copy(),
+            "lengths": self._steps - self._began,
             "seconds": time.time() - self._started_at,
             "seeds": list(self._seeds),
         }
@@ -298,10 +304,15 @@ class ProcgenVecEnv(VecEnv):
         if not saved and self._games is not None:
             self._games.close()
             self._games = None
-        self._returns[:], self._lengths[:] = state["returns"], state["lengths"]
-        self._clocks[:] = clocks or 0
+        self._start_counting(state["returns"], state["lengths"], clocks or 0)
         self._started_at = time.time() - state["seconds"]
         self._seeds = list(state["seeds"])
+
+    def _start_counting(self, returns: Any, lengths: Any, clocks: Any) -> None:
+        self._returns[:] = returns
+        self._steps = 0
+        self._began[:] = -np.asarray(lengths)
+        self._clock_began[:] = -np.asarray(clocks)
         self._expiring, self._unhurried = {}, 0
 
     def _identity(self) -> dict[str, Any]:
@@ -364,7 +375,7 @@ class ProcgenVecEnv(VecEnv):
 
 
 def _build_infos(info: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-    previous, complete, level = (info[name].tolist() for name in _INFOS)
+    previous, complete, level = map(np.ndarray.tolist, map(info.__getitem__, _INFOS))
     return [
         {
             "prev_level_seed": before,
