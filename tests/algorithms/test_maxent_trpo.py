@@ -108,6 +108,7 @@ def test_advantages_that_are_normalised_apart():
     torch.testing.assert_close(model._policy_advantage(batch), task + 0.5 * entropy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("own", [False, True], ids=["head", "network of its own"])
 def test_the_entropy_critic_learns_the_closed_form(own, engine):

@@ -155,6 +155,7 @@ def iterating(path: Path) -> bool:
     return (path / "train.csv").exists() and (path / "train.csv").stat().st_size > 500
 
 
+@pytest.mark.slow
 def test_sigint_leaves_a_state_that_can_be_resumed(tmp_path):
     suite = write_suite(tmp_path, seeds=[0, 1, 2], defaults=LONG)
     path = tmp_path / "results/tiny/runs/PPO/CartPole-v1/seed_0"
@@ -179,6 +180,7 @@ def grow(limit: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_write_fails_and_the_others_go_on(tmp_path):
     """The limit on file sizes is a real write error: the small model fits, the large one does not."""
     large = {"algorithm": "PPO", "hyperparameters": {"policy_kwargs": {"net_arch": [512, 512]}}}

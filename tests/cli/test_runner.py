@@ -125,6 +125,7 @@ def test_a_killed_run_resumes_exactly_from_its_last_checkpoint(tmp_path, uninter
     assert not list(run.path.glob(".*"))
 
 
+@pytest.mark.slow
 def test_a_worker_that_nobody_listens_to_stops_with_a_checkpoint(tmp_path):
     run = make_run(tmp_path / "seed_1", total_timesteps=1_000_000, evaluation={"every": 1_000_000, "episodes": 1})
     process = subprocess.Popen(

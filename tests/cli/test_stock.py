@@ -97,6 +97,7 @@ def test_a_run_is_evaluated_and_logged_as_ours_are(tmp_path, algorithm):
     assert main(["evaluate", str(run.path), "--episodes", "2"]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", CASES)
 def test_a_stopped_run_goes_on_from_its_checkpoint_and_says_what_is_lost(tmp_path, algorithm, monkeypatch):
     run = make_run(tmp_path / "seed_1", algorithm)

@@ -72,6 +72,7 @@ def test_a_file_of_ones_own_replaces_the_settings(in_tmp, capsys):
     assert "('tau', 0.5)" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_tuning_varies_what_our_algorithm_adds(in_tmp, capsys):
     study = ["--storage", "study.log", "--study-name", "s"]
     tune = [

@@ -293,6 +293,7 @@ def test_what_does_not_trace_is_trained_eagerly_with_the_reason(traced, capsys, 
         make(algorithm, "compiled", **kwargs).learn(120)
 
 
+@pytest.mark.slow
 def test_a_loss_that_changes_with_every_update_is_not_compiled_for_ever(traced, capsys):
     model = make(CountsUpdates, "auto", compile=True, verbose=1).learn(120 * (MOST_COMPILATIONS + 2))
     printed = capsys.readouterr().out

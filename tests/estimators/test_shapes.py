@@ -4,10 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 # These pass tensors of the wrong shape on purpose.
 BREAKS_SHAPES = "test_shapes_must_agree"
 
 
+@pytest.mark.slow
 def test_annotated_shapes_hold():
     folder = Path(__file__).parent
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts="]

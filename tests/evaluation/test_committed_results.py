@@ -14,7 +14,12 @@ def test_there_are_results():
     assert "quick" in SUITES
 
 
-@pytest.mark.parametrize("suite", SUITES)
+def with_mark(suite):
+    large = len(list((RESULTS / suite / "runs").glob("*/*/*"))) > 100
+    return pytest.param(suite, marks=pytest.mark.slow) if large else suite
+
+
+@pytest.mark.parametrize("suite", map(with_mark, SUITES))
 def test_tables_regenerate_byte_for_byte(suite, tmp_path):
     """Figures are left out: their bytes depend on the version of matplotlib."""
     write_report(RESULTS / suite, output_dir=tmp_path)

@@ -233,6 +233,7 @@ def test_the_report_has_a_section_with_files_of_its_own(results_dir, tmp_path):
     assert "0 and 1 are the two returns in the table of score ranges" in (tmp_path / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_what_is_left_of_a_report_with_a_test_distribution_is_removed(results_dir, two_by_two_read_only, tmp_path):
     write_report(results_dir, resamples=50, output_dir=tmp_path)
     write_report(two_by_two_read_only, resamples=50, output_dir=tmp_path)

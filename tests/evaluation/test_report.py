@@ -61,6 +61,7 @@ def reported(two_by_two_read_only):
     return two_by_two_read_only
 
 
+@pytest.mark.slow
 def test_the_same_runs_give_the_same_bytes_anywhere(make_run, tmp_path):
     for label in ("PPO", "MaxEntPPO"):
         for seed in range(2):
@@ -143,6 +144,7 @@ def test_one_run_is_enough(make_run):
     assert "Preliminary: 1 seed " in "".join(page.text)
 
 
+@pytest.mark.slow
 def test_what_an_earlier_report_left_is_removed_and_nothing_else(make_run):
     make_run(env_id="Hopper-v5")
     gone = make_run(env_id="Ant-v5", state="completed")

@@ -29,6 +29,7 @@ def cut_and_compare(
         assert_ends_like(training, expected)
 
 
+@pytest.mark.slow
 def test_killed_while_files_are_written(server, whole, tmp_path):
     expected, touched = whole("every option")
     cut_and_compare(server, tmp_path, ARGUMENTS, [touched // 2, touched - 1], expected)

@@ -34,6 +34,7 @@ def start(server: KillServer, folder: Path, cut: int | None = None) -> tuple[int
     return server.start(folder, "script.py", cut=cut).wait()
 
 
+@pytest.mark.slow
 def test_the_guides_example_survives_kills(server: KillServer, tmp_path: Path) -> None:
     status, touched = start(server, tmp_path / "whole")
     assert status == 0, (tmp_path / "whole" / "log.txt").read_text()
