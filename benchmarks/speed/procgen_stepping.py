@@ -118,10 +118,10 @@ LABELS = {
     "envpool": "EnvPool",
 }
 OURS, OTHERS = ("ours", "uncopied"), ("gym3", "envpool")
+_IN_THIS_INTERPRETER = ("library", *OURS)
 _PACKAGES = {
     "library": ("procgen-mirror", "procgen-gym", "numpy"),
-    "ours": ("procgen-mirror", "procgen-gym", "stable-baselines3", "numpy"),
-    "uncopied": ("procgen-mirror", "procgen-gym", "stable-baselines3", "numpy"),
+    **dict.fromkeys(OURS, ("procgen-mirror", "procgen-gym", "stable-baselines3", "numpy")),
     "gym3": ("procgen-mirror", "gym3", "numpy"),
     "envpool": ("envpool", "numpy"),
 }
@@ -165,7 +165,7 @@ class Contender:
 
     def __init__(self, name: str, python: str) -> None:
         # Only what needs this package runs it as a part of it.
-        place = ["-m", "benchmarks.speed.procgen_stepping"] if name in ("library", "ours", "uncopied") else [__file__]
+        place = ["-m", "benchmarks.speed.procgen_stepping"] if name in _IN_THIS_INTERPRETER else [__file__]
         self.process = subprocess.Popen(
             [python, *place, "--serve", name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -198,10 +198,11 @@ def measure(contenders: dict[str, Contender], n_envs: int, options: argparse.Nam
     pace = [trial / contender.ask(**request, steps=trial, round=0) for contender in contenders.values()]
     steps = max(10, int(options.seconds * statistics.median(pace)))
     speeds: dict[str, list[float]] = {name: [] for name in contenders}
+    order = list(contenders)
     for number in range(options.rounds):
-        turn = number % len(contenders)
-        for name, contender in (*contenders.items(),)[turn:] + (*contenders.items(),)[:turn]:
-            speeds[name].append(steps * n_envs / contender.ask(**request, steps=steps, round=number))
+        for name in order:
+            speeds[name].append(steps * n_envs / contenders[name].ask(**request, steps=steps, round=number))
+        order.append(order.pop(0))
     return {
         "n_envs": n_envs,
         "threads": threads,
@@ -263,7 +264,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     from maxent_onpolicy.cores import available_cores  # not in the interpreters of the others
 
-    pythons = dict.fromkeys(("library", *OURS), sys.executable)
+    pythons = dict.fromkeys(_IN_THIS_INTERPRETER, sys.executable)
     pythons |= {"gym3": options.gym3_python, "envpool": options.envpool_python}
     contenders = {name: Contender(name, python) for name, python in pythons.items() if python}
     try:

@@ -29,9 +29,12 @@ class NatureCNN(sb3.NatureCNN):
 
     def forward(self, observations: Tensor) -> Tensor:
         """Return features ``[N, F]`` of preprocessed images ``[N, C, H, W]``."""
-        if self.in_chunks and not observations.is_cuda:
-            observations = observations.contiguous(memory_format=torch.channels_last)
-        return super().forward(observations)
+        if not self.in_chunks or observations.is_cuda:
+            return super().forward(observations)
+        # SB3's `predict_values` and `get_distribution` come here with all images at once.
+        chunks = [each.contiguous(memory_format=torch.channels_last) for each in self.chunks(observations)]
+        features = [super(NatureCNN, self).forward(chunk) for chunk in chunks]
+        return features[0] if len(features) == 1 else torch.cat(features)
 
 
 def set_chunks(policy: torch.nn.Module, on: bool) -> None:
