@@ -106,14 +106,10 @@ def generalisation_curves(results: Results, bootstrap: Bootstrap) -> Plot | None
         for axis, env_id in zip(axes, env_ids, strict=True):
             axis.set_title(env_id)
             _curves(axis, results, env_id, {"train": train, "test": test}, bootstrap)
-            references = _references(results, env_id, mode)
-            for reference in references:
-                _level(axis, "train", reference.train)
-                _level(axis, "test", reference.test)
-            shown += references
+            shown += _levels(axis, _references(results, env_id, mode))
         label_axes(figure, axes, "Environment steps", "Return")
         entries = [(_key(_LINES["train"]), "training distribution"), (_key(_LINES["test"]), "test distribution")]
-        for name in dict.fromkeys(f"{each.name} at {each.steps} ({each.caveat})" for each in shown):
+        for name in dict.fromkeys(map(_published_name, shown)):
             entries += [(_key(line), f"{name}, {split}") for split, line in _DOTS.items()]
         add_legend(figure, results, _LEGEND, entries, styled=False)
     published = " Dotted: published returns, at the number of steps that the legend says." if shown else ""
@@ -248,5 +244,24 @@ def _key(line: Any) -> Line2D:
     return Line2D([], [], color=INK, linestyle=line)
 
 
-def _level(axis: Axes, split: str, value: float) -> None:
-    axis.axhline(value, color=INK, linewidth=1.1, linestyle=_DOTS[split], zorder=1.5)
+def _levels(axis: Axes, references: Sequence[Reference]) -> list[Reference]:
+    """Draw published returns into a panel, and return those that were; what would squash the curves is written."""
+    low, high = axis.get_ylim()
+    room = high - low
+    near = [each for each in references if all(low - room <= x <= high + room for x in (each.train, each.test))]
+    for reference in near:
+        for split, value in (("train", reference.train), ("test", reference.test)):
+            axis.axhline(value, color=INK, linewidth=1.1, linestyle=_DOTS[split], zorder=1.5)
+    far = [
+        f"{_published_name(each)}:\ntrain {each.train:.3g}, test {each.test:.3g}, beyond this panel"
+        for each in references
+        if each not in near
+    ]
+    if far:
+        axis.set_ylim(low, high + 0.25 * len(far) * room)
+        axis.text(0.02, 0.98, "\n".join(far), transform=axis.transAxes, va="top", fontsize="small", color=INK)
+    return near
+
+
+def _published_name(reference: Reference) -> str:
+    return f"{reference.name} at {reference.steps} ({reference.caveat})"

@@ -205,6 +205,18 @@ def test_the_figure_draws_train_solid_and_test_dashed_in_one_colour(results):
     assert names[-1] == "published PPO at 25M steps (other settings), test"
 
 
+def test_published_returns_far_from_all_curves_are_written_and_squash_nothing(results):
+    near, far = generalisation_curves(results, BOOTSTRAP).figure.axes
+    assert [text.get_text() for text in near.texts] == []
+    (note,) = far.texts
+    assert note.get_text() == ("published PPO at 25M steps (other settings):\ntrain 29.7, test 26.5, beyond this panel")
+    assert all(len(line.get_xdata()) > 2 for line in far.lines)
+    assert far.get_ylim()[1] < 20
+    lowest = note.get_window_extent().y0
+    highest = max(far.transData.transform((0, line.get_ydata().max()))[1] for line in far.lines)
+    assert lowest > highest
+
+
 @pytest.mark.parametrize("labels", [1, 3, 9])
 def test_its_legend_covers_no_panel(tmp_path, labels):
     for number in range(labels):
