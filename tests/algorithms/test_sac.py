@@ -56,7 +56,7 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("engine", ["eager", "auto"])
+@pytest.mark.parametrize("engine", [pytest.param("eager", marks=pytest.mark.slow), "auto"])
 @pytest.mark.parametrize("kwargs", SETTINGS.values(), ids=SETTINGS)
 def test_same_seed_same_parameters_as_sb3(kwargs, engine):
     kwargs = dict(kwargs)

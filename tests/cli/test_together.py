@@ -83,6 +83,7 @@ def test_runs_trained_together_are_those_trained_alone(tmp_path, alone, capsys):
     assert {(each["run"], each["outcome"]) for each in told if "outcome" in each} == {(0, 0), (1, 0), (2, 0)}
 
 
+@pytest.mark.slow
 def test_runs_at_different_points_go_on_together_exactly(tmp_path, alone):
     runs = [make_run(tmp_path, seed) for seed in SEEDS]
 

@@ -69,6 +69,7 @@ def test_tracking_leaves_training_as_it_is(tmp_path):
     assert (plain.path / "eval.csv").read_bytes() == (watched.path / "eval.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_wandb_goes_on_after_an_interruption_without_being_asked_again(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")

@@ -93,7 +93,7 @@ class ChangesOnce(BaseCallback):
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
-@pytest.mark.parametrize("when", ["between", "within"])
+@pytest.mark.parametrize("when", [pytest.param("between", marks=pytest.mark.slow), "within"])
 def test_a_changed_model_trains_as_eagerly(change, when):
     models = []
     for engine in ("eager", "auto"):

@@ -44,6 +44,11 @@ CASES = {
     "no temperature": (MaxEntPPO, BOX, {"tau": 0.0}),
     "Adam's options": (PPO, BOX, {"policy_kwargs": {"optimizer_kwargs": {"betas": (0.8, 0.99), "weight_decay": 0.1}}}),
 }
+# One of each kind of distribution, loss and loop is among the fast tests.
+SLOW = {
+    *("Beta", "unequal categoricals", "Bernoulli", "one minibatch", "no normalisation", "network of its own"),
+    *("augmented reward", "shifted mean, noise matrices", "shifted mean, early stop", "Adam's options"),
+}
 pytestmark = pytest.mark.filterwarnings("ignore:.*truncated mini-batch")
 
 
@@ -59,8 +64,9 @@ def optimizer_state(model):
     return {(index, name): value for index, state in moments.items() for name, value in state.items()}
 
 
-@pytest.mark.parametrize(("algorithm", "action_space", "kwargs"), CASES.values(), ids=CASES.keys())
-def test_one_update_equals_autograds(traced, algorithm, action_space, kwargs):
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in CASES])
+def test_one_update_equals_autograds(traced, name):
+    algorithm, action_space, kwargs = CASES[name]
     eager = make(algorithm, "eager", random_envs(action_space), **kwargs)
     compiled = make(algorithm, "compiled", random_envs(action_space), **kwargs)
     for _ in range(2):

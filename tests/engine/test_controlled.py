@@ -94,7 +94,7 @@ NOTHING = {
 
 @pytest.mark.parametrize(
     ("actions", "engine"),
-    [("gaussian", "eager"), ("discrete", "eager"), ("discrete", "packed")],
+    [("gaussian", "eager"), pytest.param("discrete", "eager", marks=pytest.mark.slow), ("discrete", "packed")],
 )
 @pytest.mark.parametrize("controllers", NOTHING.values(), ids=NOTHING.keys())
 def test_controllers_with_nothing_to_do_change_nothing(controllers, actions, engine):

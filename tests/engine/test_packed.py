@@ -146,7 +146,7 @@ def test_a_gpus_graph_computes_what_autograd_does(name):
     assert packed.current_engine._update_of(packed, packed.rollout_buffer).alone._epochs._graph is not None
 
 
-@pytest.mark.parametrize("n_envs", [1, 3])
+@pytest.mark.parametrize("n_envs", [pytest.param(1, marks=pytest.mark.slow), 3])
 # Near ±1 a squashed action's density magnifies the last bit in which numpy's tanh differs from torch's.
 @pytest.mark.parametrize("name", [name for name in SPACES if name != "saturated tanh-Gaussian"])
 def test_a_seed_gives_the_same_actions_as_sb3s_sampling(name, n_envs):

@@ -95,7 +95,7 @@ UPDATES = {
 }
 
 
-@pytest.mark.parametrize("algorithm", [TRPO, MaxEntTRPO])
+@pytest.mark.parametrize("algorithm", [pytest.param(TRPO, marks=pytest.mark.slow), MaxEntTRPO])
 @pytest.mark.parametrize(("space", "policy", "kwargs"), UPDATES.values(), ids=UPDATES)
 def test_an_update_is_the_eager_engines_to_rounding(algorithm, space, policy, kwargs):
     first, second = (make(algorithm, engine, space, policy, **kwargs) for engine in ("eager", "packed"))

@@ -165,9 +165,10 @@ SETTINGS: dict[str, tuple[type[PPO], dict[str, Any], float]] = {
     "multi_discrete": (MaxEntPPO, {"env": "multi_discrete"}, 1e-5),
     "multi_binary": (PPO, {"env": "multi_binary"}, 1e-5),
 }
+SLOW = {"cartpole_float64", "no_time_limit", "few_envs", "bounded_std", "state_std", "multi_binary"}
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in SETTINGS])
 def test_rollouts_together_are_each_models_own(name: str, collected: list[int]) -> None:
     cls, options, tolerance = SETTINGS[name]
     make = maker(cls, **options)

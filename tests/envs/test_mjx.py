@@ -88,15 +88,15 @@ def test_free_joint_tasks_equal_gymnasium_in_float64_in_the_air(env_id):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("env_id", ["HalfCheetah-v5", "Hopper-v5", "Walker2d-v5"])
+@pytest.mark.parametrize("env_id", ["HalfCheetah-v5", "Hopper-v5"])
 def test_planar_tasks_equal_gymnasium_in_float32(env_id):
     assert_same_step(env_id, 1e-4, contact=True)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("env_id", FREE_JOINT)
-def test_free_joint_tasks_equal_gymnasium_in_float32_in_the_air(env_id):
-    assert_same_step(env_id, 1e-4, lift=3.0, contact=False)
+def test_a_free_joint_task_equals_gymnasium_in_float32_in_the_air():
+    """Humanoid in float32 is the test of its options."""
+    assert_same_step("Ant-v5", 1e-4, lift=3.0, contact=False)
 
 
 @pytest.mark.slow

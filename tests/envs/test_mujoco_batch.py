@@ -9,6 +9,7 @@ from maxent_onpolicy.envs import make_vec_env
 from maxent_onpolicy.envs.make import _without_known_mujoco_warnings
 from maxent_onpolicy.envs.mujoco_batch import MujocoBatchVecEnv
 
+SLOW = pytest.mark.slow
 TASKS = [
     "Ant",
     "HalfCheetah",
@@ -123,7 +124,9 @@ def check_parity(task, n_envs, steps=60, limit=15, dtype=np.float32, num_threads
     return truncations, terminations
 
 
-@pytest.mark.parametrize(("n_envs", "num_threads"), [(1, 2), (3, 1), (3, 2), (16, 2)])
+@pytest.mark.parametrize(
+    ("n_envs", "num_threads"), [(16, 2), *(pytest.param(*few, marks=SLOW) for few in ((1, 2), (3, 1), (3, 2)))]
+)
 @pytest.mark.parametrize("task", TASKS)
 def test_equals_gymnasium(task, n_envs, num_threads):
     # The pendulums fall within a few random actions.

@@ -15,7 +15,7 @@ from maxent_onpolicy.envs.mujoco_batch.threads import FasterWay
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
-@pytest.mark.parametrize("env_id", ["Hopper-v5", "Ant-v5"])
+@pytest.mark.parametrize("env_id", ["Hopper-v5", pytest.param("Ant-v5", marks=pytest.mark.slow)])
 def test_threads_end_with_their_environments(env_id):
     def count():
         gc.collect()  # also those of other tests

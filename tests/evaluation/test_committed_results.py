@@ -19,8 +19,8 @@ def with_mark(suite):
     return pytest.param(suite, marks=pytest.mark.slow) if large else suite
 
 
-@pytest.mark.parametrize("suite", map(with_mark, SUITES))
-def test_tables_regenerate_byte_for_byte(suite, tmp_path):
+@pytest.mark.parametrize("suite", [*map(with_mark, SUITES)])
+def test_tables_regenerate_byte_for_byte(suite, blank_figures, tmp_path):
     """Figures are left out: their bytes depend on the version of matplotlib."""
     write_report(RESULTS / suite, output_dir=tmp_path)
     committed = sorted((RESULTS / suite / "tables").iterdir())

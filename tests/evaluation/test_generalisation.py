@@ -234,7 +234,7 @@ def test_its_legend_covers_no_panel(tmp_path, labels):
 # --- report ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_report_has_a_section_with_files_of_its_own(results_dir, tmp_path):
+def test_the_report_has_a_section_with_files_of_its_own(results_dir, blank_figures, tmp_path):
     page = write_report(results_dir, resamples=100, output_dir=tmp_path)
     written = {path.name for folder in ("tables", "figures") for path in (tmp_path / folder).iterdir()}
     assert {"generalisation.csv", "generalisation_scores.md", "generalisation_curves.svg"} <= written
@@ -246,7 +246,9 @@ def test_the_report_has_a_section_with_files_of_its_own(results_dir, tmp_path):
 
 
 @pytest.mark.slow
-def test_what_is_left_of_a_report_with_a_test_distribution_is_removed(results_dir, two_by_two_read_only, tmp_path):
+def test_what_is_left_of_a_report_with_a_test_distribution_is_removed(
+    results_dir, two_by_two_read_only, blank_figures, tmp_path
+):
     write_report(results_dir, resamples=50, output_dir=tmp_path)
     write_report(two_by_two_read_only, resamples=50, output_dir=tmp_path)
     assert not list(tmp_path.glob("*/generalisation*"))

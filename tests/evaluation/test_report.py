@@ -102,7 +102,7 @@ def test_the_markdown_refers_to_files_that_exist(reported):
     assert str(reported.parent) not in text
 
 
-def test_names_and_errors_are_text_not_markup(make_run):
+def test_names_and_errors_are_text_not_markup(make_run, blank_figures):
     make_run("<script>alert(1)</script>", "A&B|C-v0", suite="<b>suite</b>")
     make_run("PPO", state="failed", error='</table><img src="http://example.org/x">')
     page = Page(write_report(make_run.results, resamples=50).read_text())
@@ -114,7 +114,7 @@ def test_names_and_errors_are_text_not_markup(make_run):
     assert "A&B\\|C-v0" in markdown
 
 
-def test_broken_runs_are_listed_and_the_rest_is_reported(make_run):
+def test_broken_runs_are_listed_and_the_rest_is_reported(make_run, blank_figures):
     make_run(seed=0)
     make_run(seed=1, state="failed", error="OSError: [Errno 28] No space left on device")
     (make_run(seed=2) / "status.json").write_text("{")
@@ -129,7 +129,7 @@ def test_broken_runs_are_listed_and_the_rest_is_reported(make_run):
     assert (make_run.results / "tables" / "problems.csv").is_file()
 
 
-def test_ten_seeds_need_no_warning(make_run):
+def test_ten_seeds_need_no_warning(make_run, blank_figures):
     for seed in range(10):
         make_run(seed=seed, checkpoints=(100,), train=False)
     text = "".join(Page(write_report(make_run.results, resamples=50).read_text()).text)
@@ -145,7 +145,7 @@ def test_one_run_is_enough(make_run):
 
 
 @pytest.mark.slow
-def test_what_an_earlier_report_left_is_removed_and_nothing_else(make_run):
+def test_what_an_earlier_report_left_is_removed_and_nothing_else(make_run, blank_figures):
     make_run(env_id="Hopper-v5")
     gone = make_run(env_id="Ant-v5", state="completed")
     make_run("RPO", env_id="Hopper-v5", state="failed")

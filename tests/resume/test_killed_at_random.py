@@ -1,21 +1,14 @@
 """Runs of every kind, killed by SIGKILL at any moment: each ends as one that was left alone, bit for bit."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 from killing import Training, assert_ends_like, kill_at_random
 from resume_cases import CASES
 
-pytestmark = pytest.mark.timeout(900)
-FAST = ("every option",)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 
 
-def marked(names: Any) -> list[Any]:
-    return [pytest.param(name, marks=[pytest.mark.slow] * (name not in FAST)) for name in names]
-
-
-@pytest.mark.parametrize("case", marked(CASES))
+@pytest.mark.parametrize("case", CASES)
 def test_killed_at_random_moments(server, whole, tmp_path, case):
     expected, _ = whole(case)
     rng = np.random.default_rng(sum(case.encode()))
@@ -25,7 +18,6 @@ def test_killed_at_random_moments(server, whole, tmp_path, case):
     assert_ends_like(training, expected)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", [name for name, case in CASES.items() if not case.slow])
 def test_killed_at_many_random_moments(server, whole, tmp_path, case):
     expected, _ = whole(case)

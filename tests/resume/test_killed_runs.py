@@ -28,6 +28,7 @@ def test_two_runs_that_are_left_alone_are_equal(server, whole, tmp_path, case):
     assert_ends_like(Training(server, tmp_path, CASES[case].arguments, CASES[case].every), whole(case)[0])
 
 
+@pytest.mark.slow
 def test_where_environments_cannot_be_restored_a_kill_costs_a_rollout_at_most(server, tmp_path):
     steps, kills, rollout, evaluation = tmp_path / "steps", 0, 64, 2 * 8
     checkpoint, resets = b"", 1  # whoever is killed before its first checkpoint leaves no trace in the statistics
