@@ -42,12 +42,11 @@ def generalisation_table(results: Results, bootstrap: Bootstrap) -> Table | None
     sources: list[str] = []
     for env_id in results.env_ids:
         for mode, test, train in results.tested:
-            measured = [label for label in results.labels if len(results.final(label, env_id, test))]
-            for label in measured:
-                keys: dict[str, Any] = {"environment": env_id, "mode": mode, "algorithm": label}
-                keys["seeds"] = len(results.final(label, env_id, test))
-                estimates = _returns(results, label, env_id, (train, test), bootstrap)
-                rows.append((keys, estimates))
+            pairs = {label: _paired(results, label, env_id, (train, test)) for label in results.labels}
+            measured = {label: pair for label, pair in pairs.items() if len(pair[0])}
+            for label, pair in measured.items():
+                keys: dict[str, Any] = {"environment": env_id, "mode": mode, "algorithm": label, "seeds": len(pair[0])}
+                rows.append((keys, _returns(pair, (label, env_id, train, test), bootstrap)))
             for reference in _references(results, env_id, mode) if measured else ():
                 keys = {"environment": env_id, "mode": mode, "algorithm": _name(reference), "seeds": reference.runs}
                 rows.append((keys, _bare(reference.train, reference.test)))
@@ -71,13 +70,17 @@ def generalisation_scores(results: Results, bootstrap: Bootstrap) -> Table | Non
         env_ids = [
             env_id
             for env_id in results.shared_env_ids(test, normalised=True)
-            if env_id in results.shared_env_ids(train)
+            if all(len(_paired(results, label, env_id, (train, test))[0]) for label in results.labels)
         ]
         covered += [env_id for env_id in env_ids if env_id not in covered]
         for statistic in _STATISTICS if env_ids else ():
             keys = {"statistic": AGGREGATE_NAMES[statistic], "mode": mode}
             for label in results.labels:
-                scores = [results.final_scores(label, env_ids, each) for each in (train, test)]
+                pairs = {env_id: _paired(results, label, env_id, (train, test)) for env_id in env_ids}
+                scores = [
+                    [normalise(pairs[env_id][split].to_numpy(), env_id, results.ranges) for env_id in env_ids]
+                    for split in (0, 1)
+                ]
                 estimates = _scores(scores, statistic, (label, train, test), bootstrap)
                 rows.append((keys | {"algorithm": label, "runs": sum(map(len, scores[1]))}, estimates))
             if statistic == "mean":
@@ -124,13 +127,21 @@ def generalisation_curves(results: Results, bootstrap: Bootstrap) -> Plot | None
 # --- estimates -------------------------------------------------------------------------------------------------------
 
 
-def _returns(results: Results, label: str, env_id: str, names: tuple[str, str], bootstrap: Bootstrap) -> list[Estimate]:
-    """Train return, test return and gap of one algorithm in one environment."""
+def _paired(results: Results, label: str, env_id: str, names: tuple[str, str]) -> tuple[pd.Series, pd.Series]:
+    """Final train and test returns of the runs that have both, in the same order."""
     train, test = (results.final(label, env_id, name) for name in names)
+    seeds = train.index.intersection(test.index, sort=False)
+    return train[seeds], test[seeds]
+
+
+def _returns(pair: tuple[pd.Series, pd.Series], key: tuple[str, str, str, str], bootstrap: Bootstrap) -> list[Estimate]:
+    """Train return, test return and gap of one algorithm in one environment."""
+    train, test = pair
+    label, env_id, *names = key
     gap = paired_difference(
         [train.to_numpy()],
-        [test[train.index].to_numpy()],
-        rng=bootstrap.rng("gap", label, env_id, *names),
+        [test.to_numpy()],
+        rng=bootstrap.rng("gap", *key),
         statistics=["mean"],
         resamples=bootstrap.resamples,
         confidence=bootstrap.confidence,

@@ -368,8 +368,13 @@ def _curve_notes(results: Results) -> list[str]:
     for label in results.labels:
         for env_id in results.env_ids:
             for mode in results.modes:
-                if not results.final(label, env_id, mode).size:
+                judged, runs = results.final(label, env_id, mode).size, results.seeds(label, env_id)
+                if not judged:
                     continue
+                if judged < runs:
+                    notes.append(
+                        f"Only {judged} of {runs} runs of {label} on {env_id} have a {adjective(mode)} evaluation."
+                    )
                 curves = results.curves(label, env_id, mode)
                 if curves is None:
                     notes.append(f"The {adjective(mode)} checkpoints of {label} on {env_id} do not overlap: no curve.")

@@ -126,6 +126,21 @@ def test_runs_without_a_test_evaluation_are_judged_on_training_only(tmp_path):
     assert generalisation_table(results, BOOTSTRAP).data["algorithm"].tolist() == ["A"]
 
 
+def test_the_gap_is_over_the_runs_that_have_both_returns(tmp_path):
+    for seed in (3, 0):
+        write_tested_run(tmp_path / "r", "A", GAMES[0], seed, kwargs=EASY)
+    write_run(tmp_path / "r", "A", GAMES[0], 1, modes=("stochastic",), environment={"kwargs": EASY})
+    results = load_results(tmp_path / "r")
+    assert "Only 2 of 3 runs of A on procgen:coinrun have a stochastic test evaluation." in results.notes
+    table = generalisation_table(results, BOOTSTRAP).data.iloc[0]
+    assert table["seeds"] == 2
+    train = results.final("A", GAMES[0], "stochastic, train")
+    assert len(train) == 3
+    assert table["train"] == pytest.approx(train[[0, 3]].mean())
+    assert table["gap"] == pytest.approx(table["train"] - table["test"])
+    assert generalisation_scores(results, BOOTSTRAP).data["runs"].iloc[0] == 2
+
+
 def test_an_unknown_split_is_a_problem(tmp_path):
     write_tested_run(tmp_path / "r", seed=0)
     folder = write_tested_run(tmp_path / "r", seed=1)
