@@ -232,9 +232,12 @@ _BLOCKS = ("hyperparameters", "environment", "evaluation")
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> list[str]:
-    """Return what differs between two configurations, as ``hyperparameters.tau: 0.01 → 0.02``."""
+    """Return what differs between two configurations, as ``hyperparameters.tau: 0.01 → 0.02``.
+
+    ``tuning_budget`` does not count: it is words for the report, and no run goes on otherwise because of it.
+    """
     lines = []
-    for key in sorted({*old, *new}):
+    for key in sorted({*old, *new} - ({"tuning_budget"} if not path else set())):
         before, after = old.get(key, _ABSENT), new.get(key, _ABSENT)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             lines += differences(before, after, f"{path}{key}.")

@@ -20,7 +20,8 @@ from maxent_onpolicy.evaluation.runs import RunDirectory
 from maxent_onpolicy.evaluation.scores import ENOUGH_SEEDS, Results
 from maxent_onpolicy.evaluation.statistics import RESAMPLES, Estimate, aggregate, improvement_interval
 
-RANDOM = "mean return of uniformly random actions"  # how the source of a score 0 begins that is one
+# How the source of a score 0 begins that is one of random actions, and that of a score 1 that is a published return.
+RANDOM, PUBLISHED = "mean return of uniformly random actions", "PPO in "
 AGGREGATE_NAMES = {"iqm": "IQM", "median": "Median", "mean": "Mean", "optimality_gap": "Optimality gap"}
 
 
@@ -208,8 +209,9 @@ def aggregate_table(results: Results, bootstrap: Bootstrap) -> Table | None:
             text.append(shown)
     if not data:
         return None
-    random = all(results.ranges[env_id].low_source.startswith(RANDOM) for env_id in covered)
-    scale = "0 is the return of random actions, 1 the published return" if random else "0 and 1 are the two returns"
+    ranges = [results.ranges[env_id] for env_id in covered]
+    usual = all(r.low_source.startswith(RANDOM) and r.high_source.startswith(PUBLISHED) for r in ranges)
+    scale = "0 is the return of random actions, 1 the published return" if usual else "0 and 1 are the two returns"
     caption = (
         f"Final scores over {', '.join(covered)} [stratified-bootstrap {bootstrap.interval_name}]. {scale} in the "
         "table of score ranges. Higher is better, but for the optimality gap: the mean shortfall below 1."

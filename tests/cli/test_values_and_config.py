@@ -146,6 +146,14 @@ def test_a_wrong_setting_is_named_with_its_place(settings, message):
         make_config(settings, "here", **WHO)
 
 
+def test_other_words_about_the_tuning_are_no_difference():
+    old = {"tuning_budget": "none", "hyperparameters": {"tau": 0.01}}
+    assert differences(old, {"hyperparameters": {"tau": 0.01}}) == []
+    assert differences(old, {"hyperparameters": {"tau": 0.01, "tuning_budget": 1}}) == [
+        "hyperparameters.tuning_budget: not set → 1"
+    ]
+
+
 def test_differences_name_the_path_and_both_values():
     old = {"seed": 0, "hyperparameters": {"tau": 0.1, "gamma": 0.9}}
     new = {"seed": 0, "hyperparameters": {"tau": 0.2}, "n_envs": 2}
