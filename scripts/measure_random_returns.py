@@ -9,8 +9,8 @@ One hundred episodes an environment, seeds fixed, raw rewards. It takes a few mi
 
 import argparse
 import json
-from importlib.metadata import version
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 

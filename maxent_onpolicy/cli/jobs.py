@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 
 from maxent_onpolicy.cli.config import RunConfig
 from maxent_onpolicy.cli.worker import COMPLETED, FAILED, INTERRUPTED, MARK, MISUSED
+from maxent_onpolicy.cores import CORES
 from maxent_onpolicy.evaluation.runs import RunDirectory, RunError
 
 ATTEMPTS = 2
@@ -150,12 +151,15 @@ class Display(Protocol):
         """Show a line."""
 
 
-def start_worker(runs: Sequence[Path], arguments: Sequence[str], cwd: Path | None = None) -> subprocess.Popen[str]:
+def start_worker(
+    runs: Sequence[Path], arguments: Sequence[str], cores: int, cwd: Path | None = None
+) -> subprocess.Popen[str]:
     """Start the process that executes ``runs``; its output is one stream of lines.
 
     Args:
         runs: run directories.
         arguments: options of :mod:`maxent_onpolicy.cli.worker`.
+        cores: how many its environments may keep busy; it computes with one thread.
         cwd: where it works; default is here.
     """
     return subprocess.Popen(
@@ -166,7 +170,7 @@ def start_worker(runs: Sequence[Path], arguments: Sequence[str], cwd: Path | Non
         text=True,
         errors="replace",
         cwd=cwd,
-        env={**os.environ, **dict.fromkeys(_THREAD_VARIABLES, "1"), "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, **dict.fromkeys(_THREAD_VARIABLES, "1"), CORES: str(cores), "PYTHONUNBUFFERED": "1"},
         start_new_session=True,  # Ctrl-C reaches the launcher only, which asks each run to stop
     )
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from maxent_onpolicy.cli.jobs import ATTEMPTS, Display, Job, StopSignals, hear, start_worker
 from maxent_onpolicy.cli.lock import wait_until_free
+from maxent_onpolicy.cores import available_cores
 
 _SOON, _LEFTOVER_SECONDS = 1.0, 300.0
 
@@ -25,7 +26,8 @@ class Queue:
 
     def __init__(self, jobs: list[Job], workers: int, arguments: list[str], display: Display) -> None:
         self.jobs = jobs
-        self.workers = workers
+        self.workers = min(workers, len({job.together or id(job) for job in jobs}))
+        self.cores = max(1, available_cores() // max(1, self.workers))
         self.arguments = arguments
         self.display = display
         self.stopping = False
@@ -35,7 +37,7 @@ class Queue:
 
     def run(self) -> None:
         """Work until every job has come to its end, or until SIGINT or SIGTERM has stopped them all."""
-        threads = [threading.Thread(target=self._work, daemon=True) for _ in range(min(self.workers, len(self.jobs)))]
+        threads = [threading.Thread(target=self._work, daemon=True) for _ in range(self.workers)]
         with StopSignals() as signals:
             for thread in threads:
                 thread.start()
@@ -92,7 +94,7 @@ class Queue:
                 for job in jobs:
                     job.state = "interrupted"
                 return
-            process = start_worker([job.path for job in jobs], self.arguments)
+            process = start_worker([job.path for job in jobs], self.arguments, self.cores)
             self._running[id(process)] = process
             for job in jobs:
                 job.began, job.state = began, "running"

@@ -21,7 +21,7 @@ from maxent_onpolicy.envs import minigrid
 from maxent_onpolicy.envs.discretize import DiscretizeActions
 from maxent_onpolicy.envs.gym_vec_env import GymVecEnv
 from maxent_onpolicy.envs.mjx import MJX_TASKS, make_mjx_vec_env, serves_mjx
-from maxent_onpolicy.envs.procgen import make_procgen_vec_env, serves_procgen
+from maxent_onpolicy.envs.procgen import PREFIX, id_hint, make_procgen_vec_env, serves_procgen
 from maxent_onpolicy.envs.torch_native import TORCH_ENVS, make_torch_vec_env, serves_torch
 from maxent_onpolicy.validation import check_choice, check_integer, did_you_mean
 
@@ -44,7 +44,6 @@ _OLD_MUJOCO = re.compile(rf"({'|'.join(MUJOCO_TASKS)})-v([234])")
 # What to install when a name like this cannot be imported.
 _INSTALL = {
     "mujoco": "maxent-onpolicy[mujoco]",
-    "procgen": "maxent-onpolicy[procgen]",
     "ale": "gymnasium[atari]",
     "box2d": "maxent-onpolicy[box2d]",
     "minigrid": "maxent-onpolicy[minigrid]",
@@ -293,7 +292,7 @@ def _factory(env_id: str, env_kwargs: dict[str, Any]) -> EnvFactory:
 def _find(env_id: str) -> EnvSpec:
     """Return the registered spec: the latest version for an id without one, after importing the module before ``:``."""
     module, _, name = env_id.rpartition(":")
-    if module:
+    if module and f"{module.lower()}:" != PREFIX:
         import_module(module)
     if minigrid.is_id(name):
         minigrid.register()
@@ -306,7 +305,7 @@ def _find(env_id: str) -> EnvSpec:
     hint = f"; the closest are {', '.join(map(repr, close))}" if close else ""
     package = next((package for word, package in _INSTALL.items() if name.lower().startswith(word)), None)
     install = f"; such environments come with: pip install '{package}'" if package else ""
-    raise ValueError(f"`env_id`: no environment {env_id!r} is registered{hint}{install}")
+    raise ValueError(f"`env_id`: no environment {env_id!r} is registered{hint}{install}{id_hint(env_id)}")
 
 
 def _unknown_keywords(creator: Any, kwargs: dict[str, Any]) -> str:

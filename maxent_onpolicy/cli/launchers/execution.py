@@ -30,12 +30,14 @@ class Execution:
         arguments: options of :mod:`maxent_onpolicy.cli.worker`.
         log: absolute path of the file that the output is added to.
         cwd: where to work, so that a suite's own modules are found as they were at the start.
+        cores: how many the environments may keep busy.
     """
 
     runs: tuple[Path, ...]
     arguments: tuple[str, ...]
     log: Path
     cwd: Path
+    cores: int = 1
     _process: subprocess.Popen[str] | None = field(default=None, init=False, repr=False)
     _stopped: bool = field(default=False, init=False, repr=False)
 
@@ -54,7 +56,7 @@ class Execution:
             wait_until_free(run, _LEFTOVER_SECONDS)
         if self._stopped:
             return INTERRUPTED
-        self._process = start_worker(self.runs, self.arguments, self.cwd if self.cwd.is_dir() else None)
+        self._process = start_worker(self.runs, self.arguments, self.cores, self.cwd if self.cwd.is_dir() else None)
         listener = threading.Thread(target=self._listen, args=(self._process,), daemon=True)
         listener.start()
         try:

@@ -104,7 +104,7 @@ class RayLauncher:
 
     def _submit(self, job: Job, arguments: list[str]) -> "RayTask":
         log = self.folder / log_name(job)
-        execution = Execution((job.path.resolve(),), tuple(arguments), log, Path.cwd())
+        execution = Execution((job.path.resolve(),), tuple(arguments), log, Path.cwd(), self._cpus)
         # a retry is the benchmark's business: it counts attempts and says why
         task = self.ray.remote(max_retries=0, **self._demand())(execute).options(name=job.config.name)
         return RayTask(self.ray, task.remote(execution), log)

@@ -112,8 +112,9 @@ class SubmititLauncher:
         return executor
 
     def _submit(self, batch: Sequence[Job], arguments: list[str]) -> list["ClusterJob"]:
+        place, cores = Path.cwd(), self.request.cpus or 1
         executions = [
-            ClusterExecution((job.path.resolve(),), tuple(arguments), self.folder / log_name(job), Path.cwd())
+            ClusterExecution((job.path.resolve(),), tuple(arguments), self.folder / log_name(job), place, cores)
             for job in batch
         ]
         self.folder.mkdir(parents=True, exist_ok=True)

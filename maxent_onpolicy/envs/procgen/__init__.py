@@ -1,5 +1,6 @@
 """Procgen's sixteen games (Cobbe et al. 2020), on the C library in their wheels and without their Python code."""
 
+import re
 from typing import TYPE_CHECKING
 
 from stable_baselines3.common.vec_env import VecEnv
@@ -11,12 +12,22 @@ if TYPE_CHECKING:
 
 PREFIX = "procgen:"
 
-__all__ = ["GAMES", "PREFIX", "make_procgen_vec_env", "serves_procgen"]
+__all__ = ["GAMES", "PREFIX", "id_hint", "make_procgen_vec_env", "serves_procgen"]
 
 
 def serves_procgen(request: "EnvRequest") -> bool:
     """Return whether the id begins with ``procgen:``; whatever follows is for this backend only."""
     return isinstance(request.env_id, str) and request.env_id.startswith(PREFIX)
+
+
+def id_hint(env_id: str) -> str:
+    """Return what a game is called here that an unknown id like ``"procgen-coinrun-v0"`` may mean, or ``""``."""
+    words = re.split("[^a-z]+", env_id.lower())
+    games = [word for word in words if word in GAMES]
+    if not games and "procgen" not in words:
+        return ""
+    example = f"{PREFIX}{games[0] if games else 'NAME'}"
+    return f"; Procgen's games are called like {example!r}, with one of {', '.join(GAMES)}"
 
 
 def make_procgen_vec_env(request: "EnvRequest") -> VecEnv:
@@ -39,6 +50,8 @@ def make_procgen_vec_env(request: "EnvRequest") -> VecEnv:
             f"`discretize_bins`: Procgen's 15 actions are discrete already, got {request.discretize_bins!r}"
         )
     game = request.env_id.removeprefix(PREFIX)
+    if "game" in request.env_kwargs:
+        raise ValueError(f"`game`: `env_id` {request.env_id!r} names it already, got {request.env_kwargs['game']!r}")
     vec_env = ProcgenVecEnv(game, request.n_envs, monitor=request.monitor, **request.env_kwargs)
     vec_env.action_space.seed(request.seed)
     vec_env.seed(request.seed)

@@ -39,8 +39,8 @@ class ProcgenVecEnv(VecEnv):
         game: a name in :data:`~maxent_onpolicy.envs.procgen.games.GAMES`.
         n_envs: ``B``.
         monitor: report return and length of each episode in ``info["episode"]``, as SB3's ``Monitor``.
-        num_threads: how many threads step; 0 steps in the calling thread. Default: as many as cores are available,
-            at most ``n_envs``. It changes nothing but the speed.
+        num_threads: how many threads step, at most ``n_envs``; 0 steps in the calling thread. Default: as many as cores
+            are available. It changes nothing but the speed.
         render_mode: ``"rgb_array"`` lets ``get_images`` return pictures of 512 by 512, drawn when they are asked for;
             ``None`` does not.
         timeouts: ``"truncation"``: the value of the last observation is bootstrapped, ``"termination"``: timeouts count
@@ -77,7 +77,9 @@ class ProcgenVecEnv(VecEnv):
                 "that the last observation of an episode that is cut off is not known"
             )
         self._threads = (
-            _default_threads(n_envs) if num_threads is None else check_integer("num_threads", num_threads, 0)
+            _default_threads(n_envs)
+            if num_threads is None
+            else min(check_integer("num_threads", num_threads, 0), n_envs)
         )
         self._made_of = partial(
             ProcgenVecEnv, game, n_envs, monitor=monitor, num_threads=num_threads, render_mode=render_mode,
