@@ -17,6 +17,10 @@ install_extra mujoco
 case "$suite" in
   *procgen*) install_procgen ;;
   *minigrid*) install_extra minigrid ;;
+  *classic*)
+    install_extra box2d
+    "$venv/bin/python" -m pip install --disable-pip-version-check -q -c "$root/constraints.txt" sb3-contrib
+    ;;
 esac
 
 results="my_results"

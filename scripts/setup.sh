@@ -63,7 +63,7 @@ PY
   if ! "$venv/bin/python" -c 'import torch' 2>/dev/null; then
     say "On Linux PyTorch comes with CUDA by default, about 5 GB; docs/installation.md says how to get the small CPU build"
   fi
-  "$venv/bin/python" -m pip install --disable-pip-version-check -c "$root/constraints.txt" -e "$root[$extra]"
+  "$venv/bin/python" -m pip install --disable-pip-version-check -c "$root/constraints.txt" -e "${root}[$extra]"
   if [ "$extra" = dev ]; then
     install_procgen
   fi
@@ -84,12 +84,24 @@ print("\n".join(requirement for requirement in extra if requirement.startswith("
 PY
 )"
   "$venv/bin/python" -m pip install --disable-pip-version-check --no-deps -r <(printf '%s\n' "$requirements")
-  if ! ldconfig -p | grep -q 'libGL\.so\.1' || ! ldconfig -p | grep -q 'libgthread-2\.0\.so\.0'; then
-    say "Procgen needs the system libraries libGL and glib"
-    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-      apt-get update -qq && apt-get install -y -qq --no-install-recommends libgl1 libglib2.0-0
-    else
-      say "install them as root: apt install libgl1 libglib2.0-0"
-    fi
+  local reason
+  reason="$(why_no_procgen)"
+  if [[ "$reason" == *"system library"* ]] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    say "Procgen needs system libraries; installing them"
+    apt-get update -qq && apt-get install -y -qq --no-install-recommends libgl1 libglib2.0-0
+    reason="$(why_no_procgen)"
   fi
+  [ -z "$reason" ] || say "No Procgen: $reason"
+}
+
+# Print why Procgen's library cannot be loaded; nothing if it can.
+why_no_procgen() {
+  "$venv/bin/python" - <<'PY'
+from maxent_onpolicy.envs.procgen.library import load_library
+
+try:
+    load_library()
+except ImportError as error:
+    print(error)
+PY
 }

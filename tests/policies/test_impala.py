@@ -191,6 +191,32 @@ def test_bfloat16_rounds_features_and_leaves_everything_else_in_float32():
     assert all(p.dtype == p.grad.dtype == torch.float32 for p in rounded.parameters())
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_gpus_that_compute_in_bfloat16_do_and_nothing_else_does(native, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation or native)
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    network = ImpalaCNN(IMAGES, 32, (4, 8))
+    assert network._in_bfloat16(gpu) is native
+    assert not network._in_bfloat16(cpu)
+    for precision, wanted in (("float32", False), ("bfloat16", True)):
+        fixed = ImpalaCNN(IMAGES, 32, (4, 8), precision=precision)
+        assert fixed._in_bfloat16(gpu) is fixed._in_bfloat16(cpu) is wanted
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("algorithm", [PPO, MaxEntPPO])
+def test_training_on_a_gpu(algorithm):
+    model = algorithm(
+        "ImpalaPolicy", colours(4), n_steps=16, batch_size=32, policy_kwargs={"features_extractor_kwargs": SMALL},
+        device="cuda", seed=0,
+    )  # fmt: skip
+    model.learn(128)
+    assert model.num_timesteps == 128
+    features = model.policy.extract_features(torch.zeros(2, 3, 10, 8, device="cuda"))
+    assert features.dtype == torch.float32
+    assert all(parameter.isfinite().all() for parameter in model.policy.parameters())
+
+
 @pytest.mark.parametrize(
     "space",
     [
