@@ -85,9 +85,7 @@ class OnPolicyAlgorithm(Resumable, sb3.OnPolicyAlgorithm):
         if not isinstance(self.policy_kwargs, Mapping):
             raise ValueError(f"`policy_kwargs` must be keywords of the policy with values, got {self.policy_kwargs!r}")
         if self.env is not None and not getattr(self.env.unwrapped, "copy_observations", True):
-            raise ValueError(
-                "`env` was made with copy_observations=False, which overwrites what is to be learnt from"
-            )
+            raise ValueError("`env` was made with copy_observations=False, which overwrites what is to be learnt from")
         if not callable(self.learning_rate):
             check_range("learning_rate", self.learning_rate, 0)
         check_engine(self.engine, self.compile)
