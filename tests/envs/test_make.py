@@ -102,7 +102,7 @@ def test_monitor_can_be_left_out():
     [
         ({"env_id": "HalfCheeta-v5"}, ["'HalfCheeta-v5'", "HalfCheetah-v5"]),
         ({"env_id": "CartPole-v7"}, ["CartPole-v1"]),
-        ({"env_id": "procgen-coinrun-v0"}, ["pip install 'maxent-onpolicy[procgen]'"]),
+        ({"env_id": "procgen-coinrun-v0"}, ["'procgen:coinrun'"]),
         ({"env_id": "HalfCheetah-v2"}, ["mujoco-py", "'HalfCheetah-v5'"]),
         ({"env_id": "Walker2d-v3"}, ["'Walker2d-v5'"]),
         ({"env_id": "CartPole-v1", "backend": "gymnasum"}, ["`backend`", "'auto'", "did you mean 'gymnasium'"]),
