@@ -56,10 +56,12 @@ def main() -> None:
     """Measure every environment of the file, print, and store on request."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="store the means in score_ranges.json")
-    parser.add_argument("--only", default="", metavar="PART", help="only environments with PART in their ids")
+    parser.add_argument("--only", default="", metavar="PART", help="print only those with PART in their ids")
     arguments = parser.parse_args()
     ranges = json.loads(RANGES.read_text())
     minigrid.register()
+    if arguments.write and arguments.only:
+        parser.error("--write needs all measurements, which name the versions they were made with: leave --only out")
     for source, packages in (("random", ("gymnasium", "mujoco")), ("random_minigrid", ("minigrid",))):
         software = ", ".join(f"{package} {version(package)}" for package in packages)
         ranges["sources"][source] = (
