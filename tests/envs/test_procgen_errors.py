@@ -3,26 +3,14 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+from procgen_games import NOOP, make
 from stable_baselines3.common.vec_env import VecTransposeImage
 from stepping import assert_equal_steps
 
 from maxent_onpolicy import PPO
 from maxent_onpolicy.cores import CORES
 from maxent_onpolicy.envs import make_vec_env
-from maxent_onpolicy.envs.procgen.library import load_library
 from maxent_onpolicy.envs.procgen.vec_env import _default_threads
-
-try:
-    load_library()
-except ImportError as error:
-    pytest.skip(str(error), allow_module_level=True)
-
-NOOP = 4
-EASY = {"distribution_mode": "easy", "num_levels": 10}
-
-
-def make(game="coinrun", n_envs=3, seed=2, **kwargs):
-    return make_vec_env(f"procgen:{game}", n_envs, seed=seed, **{**EASY, **kwargs})
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Procgen as an SB3 ``VecEnv``: wrappers, training, exact resume, pictures, and errors that help."""
+"""Procgen as an SB3 ``VecEnv``: wrappers, training, exact resume and pictures."""
 
 import pickle
 import warnings
@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
+from procgen_games import EASY, NOOP, make
 from stable_baselines3.common.evaluation import evaluate_policy as sb3_evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecFrameStack, VecMonitor, VecTransposeImage
@@ -16,25 +17,12 @@ from maxent_onpolicy import PPO
 from maxent_onpolicy.envs import VecNormalize, make_vec_env
 from maxent_onpolicy.envs import make as make_module
 from maxent_onpolicy.envs.procgen.batch import GameBatch
-from maxent_onpolicy.envs.procgen.library import load_library
 from maxent_onpolicy.envs.procgen.vec_env import ProcgenVecEnv
 from maxent_onpolicy.envs.state import StateNotRestorableError, get_env_state, set_env_state
 from maxent_onpolicy.envs.tensor import step_tensor
 from maxent_onpolicy.evaluation.protocol import evaluate_policy
 from maxent_onpolicy.video import record_video
 from maxent_onpolicy.video.files import read_frames
-
-try:
-    load_library()
-except ImportError as error:
-    pytest.skip(str(error), allow_module_level=True)
-
-NOOP = 4
-EASY = {"distribution_mode": "easy", "num_levels": 10}
-
-
-def make(game="coinrun", n_envs=3, seed=2, **kwargs):
-    return make_vec_env(f"procgen:{game}", n_envs, seed=seed, **{**EASY, **kwargs})
 
 
 def noop(vec_env, steps):
