@@ -56,8 +56,10 @@ def main(arguments: list[str]) -> int:
 
 
 def environments() -> list[tuple[str, str]]:
-    """Return groups of registered environments: the newest version of each, and where they come from."""
+    """Return groups of environments: the newest version of each that is registered, and those of extras."""
     import gymnasium
+
+    from maxent_onpolicy.envs.procgen import GAMES, PREFIX
 
     newest: dict[str, tuple[int, str, str]] = {}
     for env_id, spec in gymnasium.registry.items():
@@ -70,6 +72,8 @@ def environments() -> list[tuple[str, str]]:
     groups: dict[str, list[str]] = {}
     for _, env_id, kind in newest.values():
         groups.setdefault(kind, []).append(env_id)
+    groups["procgen"] = [PREFIX + game for game in GAMES]
+    groups["minigrid"] = ["all of MiniGrid's, such as MiniGrid-DoorKey-8x8-v0"]
     return [(kind, ", ".join(sorted(ids))) for kind, ids in sorted(groups.items())]
 
 

@@ -56,7 +56,7 @@ class TrainOptions:
 
     Attributes:
         algorithm: `maxent-onpolicy list algorithms` shows which there are
-        env_id: a Gymnasium id
+        env_id: a Gymnasium id, or procgen: and a game
         timesteps: environment steps, over all environments
         seed: of the training
         n_envs: parallel environments

@@ -183,6 +183,13 @@ def test_list_names_what_there_is(in_tmp, capsys):
     assert "CartPole" not in capsys.readouterr().out
 
 
+def test_list_names_the_environments_of_extras(in_tmp, capsys):
+    assert main(["list", "environments"]) == 0
+    shown = capsys.readouterr().out
+    assert "procgen:coinrun" in shown
+    assert "MiniGrid-DoorKey-8x8-v0" in shown
+
+
 def test_list_shows_controllers_with_their_defaults(in_tmp, capsys):
     assert main(["list", "controllers"]) == 0
     output = capsys.readouterr().out
