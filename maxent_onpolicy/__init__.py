@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from maxent_onpolicy.algorithms.train_seeds import train_seeds
     from maxent_onpolicy.algorithms.trpo import TRPO
     from maxent_onpolicy.envs.make import make_vec_env
+    from maxent_onpolicy.games.solvers.omwu import OMWU
 
 __version__ = "0.1.0"
 
-__all__ = ["PPO", "RPO", "SAC", "TRPO", "MaxEntPPO", "MaxEntTRPO", "__version__", "make_vec_env", "train_seeds"]
+__all__ = ["OMWU", "PPO", "RPO", "SAC", "TRPO", "MaxEntPPO", "MaxEntTRPO", "__version__", "make_vec_env", "train_seeds"]
 
 _HOME = {
+    "OMWU": "maxent_onpolicy.games.solvers.omwu",
     "PPO": "maxent_onpolicy.algorithms.ppo",
     "RPO": "maxent_onpolicy.algorithms.rpo",
     "TRPO": "maxent_onpolicy.algorithms.trpo",

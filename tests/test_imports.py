@@ -22,10 +22,11 @@ ALLOWED = {
     "policies": {"estimators"},
     "algorithms": {"estimators", "controllers", "envs", "engine", "policies"},
     "evaluation": set(),
+    "games": {"evaluation"},
     "zoo": {"algorithms"},
     "tracking": {"evaluation"},
     "video": {"evaluation", "tracking"},
-    "cli": {"algorithms", "controllers", "envs", "engine", "evaluation", "tracking", "video", "zoo"},
+    "cli": {"algorithms", "controllers", "envs", "engine", "evaluation", "games", "tracking", "video", "zoo"},
 }
 PURE = {"stable_baselines3", "gymnasium", "logging", "random"}
 

@@ -15,7 +15,7 @@ from maxent_onpolicy.cli.suite import list_suites
 from maxent_onpolicy.cli.values import UsageError, read_yaml
 from maxent_onpolicy.controllers import describe_controllers
 
-DESCRIPTION = """Show what there is: algorithms, controllers, environments, suites.
+DESCRIPTION = """Show what there is: algorithms, controllers, environments, games, suites.
 
   maxent-onpolicy list
   maxent-onpolicy list environments
@@ -27,11 +27,11 @@ class ListOptions:
     """Options of ``maxent-onpolicy list``.
 
     Attributes:
-        what: all, algorithms, controllers, environments or suites
+        what: all, algorithms, controllers, environments, games or suites
     """
 
     what: Annotated[
-        tyro.conf.Positional[Literal["all", "algorithms", "controllers", "environments", "suites"]],
+        tyro.conf.Positional[Literal["all", "algorithms", "controllers", "environments", "games", "suites"]],
         option("[WHAT]", "all"),
     ] = "all"
 
@@ -49,6 +49,11 @@ def main(arguments: list[str]) -> int:
     if options.what in ("all", "environments"):
         _show(console, "environments", environments())
         console.print("  any other registered Gymnasium id works too\n")
+    if options.what in ("all", "games"):
+        from maxent_onpolicy.games.registry import list_games
+
+        _show(console, "games", list_games())
+        console.print("  solve one: maxent-onpolicy solve kuhn_poker\n")
     if options.what in ("all", "suites"):
         _show(console, "suites", [(name, _description(path)) for name, path in list_suites().items()])
         console.print("  your own: maxent-onpolicy bench FILE.yaml")

@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": "maxent_onpolicy.cli.evaluate",
     "bench": "maxent_onpolicy.cli.bench",
     "report": "maxent_onpolicy.cli.report",
+    "solve": "maxent_onpolicy.cli.solve",
     "list": "maxent_onpolicy.cli.listing",
     "zoo": "maxent_onpolicy.cli.zoo",
 }
@@ -31,7 +32,8 @@ usage: maxent-onpolicy COMMAND [OPTIONS]
   evaluate  play episodes with a trained model
   bench     run a suite: algorithms x environments x seeds, resumable
   report    tables, figures and a page from finished runs
-  list      algorithms, controllers, environments and suites there are
+  solve     solve a two-player zero-sum game
+  list      algorithms, controllers, environments, games and suites there are
   zoo       train, tune and watch through RL-Baselines3-Zoo
 
 first steps:

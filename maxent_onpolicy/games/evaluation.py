@@ -1,0 +1,44 @@
+"""What a pair of strategies is worth."""
+
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+Number = float | torch.Tensor
+
+
+class Evaluation(NamedTuple):
+    """Measures of a pair of strategies; floats, or one number a game of a batch.
+
+    Attributes:
+        qre_gap: what both players could gain together, entropy counted, against each other; 0 at the quantal response
+            equilibrium.
+        nash_conv: what both could gain together without counting entropy; 0 at a Nash equilibrium.
+        exploitability: half of ``nash_conv``, as OpenSpiel defines it for two players.
+        value: the first player's expected payoff.
+        q_residual: in Markov games, a bound on the distance of the learned action values to those of the quantal
+            response equilibrium.
+    """
+
+    qre_gap: Number
+    nash_conv: Number
+    exploitability: Number
+    value: Number
+    q_residual: Number | None = None
+
+
+def largest(number: Number | None, smallest: bool = False) -> float:
+    """Return a number, or of a batch the largest (or smallest); NaN if any is NaN."""
+    if not isinstance(number, torch.Tensor):
+        return float("nan") if number is None else float(number)
+    return float(number.min() if smallest else number.max())
+
+
+def digest(*arrays: np.ndarray) -> str:
+    """Return a short hash of what arrays hold."""
+    whole = hashlib.sha256()
+    for array in arrays:
+        whole.update(np.ascontiguousarray(array).tobytes())
+    return whole.hexdigest()[:12]

@@ -1,0 +1,39 @@
+"""Step sizes that follow what the game shows."""
+
+from typing import Any
+
+_GROWTH = 1.02
+_PATIENCE = 1.5
+_SMALLEST = 1e-3
+
+
+def magnetic_step(strength: Any, tau: float) -> Any:
+    """Return ``τ/(τ² + L²)``, the step size of updates without optimism between players that depend by ``L``.
+
+    It is ``η/(1 + ητ)`` with ``η = τ/L²``, the largest step for which magnetic mirror descent is proved to converge in
+    matrix games with ``L = ‖A‖`` (Sokota et al., arXiv:2206.05825, Theorem 3.4). It is also what makes the linearised
+    update contract most, at the rate ``L/√(τ² + L²)``; twice of it makes none.
+    """
+    return tau / (tau**2 + strength**2)
+
+
+class BackOff:
+    """A factor on the step size: halved when the QRE gap grows by half, regained slowly.
+
+    Attributes:
+        factor: between 0.001 and 1.
+    """
+
+    def __init__(self) -> None:
+        self.factor = 1.0
+        self._last = float("inf")
+
+    def see(self, qre_gap: float) -> None:
+        """Take note of the gap after some updates."""
+        grows = not qre_gap <= _PATIENCE * self._last  # NaN grows
+        self.factor = max(_SMALLEST, self.factor * 0.5) if grows else min(1.0, self.factor * _GROWTH)
+        self._last = qre_gap
+
+    def forget(self) -> None:
+        """Compare the next gap with nothing: the equilibrium has moved."""
+        self._last = float("inf")
