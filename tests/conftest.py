@@ -1,7 +1,9 @@
 """Settings of the whole suite."""
 
+import sys
 from collections.abc import Iterator
 
+import absl.logging
 import gymnasium
 import pytest
 from gymnasium.wrappers import TimeLimit
@@ -10,6 +12,10 @@ from hypothesis import settings
 # The same examples at every run: a failure repeats, and no run fails by chance.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
+
+# OpenSpiel imports absl, whose log handler closes its stream when logging is set up anew, as submitit does:
+# the stream must not be the file in which pytest captures output.
+absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,7 @@ ALLOWED = {
     "policies": {"estimators"},
     "algorithms": {"estimators", "controllers", "envs", "engine", "policies"},
     "evaluation": set(),
-    "games": {"evaluation"},
+    "games": {"envs", "evaluation", "policies"},
     "zoo": {"algorithms"},
     "tracking": {"evaluation"},
     "video": {"evaluation", "tracking"},

@@ -10,6 +10,7 @@ from torch import Tensor
 from maxent_onpolicy.algorithms.base import OnPolicyAlgorithm
 from maxent_onpolicy.engine.buffer import Minibatch, RolloutBuffer, why_own_buffer
 from maxent_onpolicy.engine.finite import NonFiniteError
+from maxent_onpolicy.engine.rollout import takes_turns
 from maxent_onpolicy.engine.select import is_outdated
 from maxent_onpolicy.estimators.losses import normalize_advantage
 from maxent_onpolicy.policies.actor_critic import with_entropy_head
@@ -52,6 +53,8 @@ class ActorCriticAlgorithm(OnPolicyAlgorithm):
         for name in self.computed:
             if not getattr(type(self), name).__module__.startswith("maxent_onpolicy.algorithms."):
                 return f"{type(self).__name__}'s own `{name}`"
+        if takes_turns(self.env):
+            return "environments in which two players take turns"
         return why_own_buffer(self.rollout_buffer)
 
     def _begin_update(self) -> None:

@@ -31,6 +31,7 @@ from maxent_onpolicy.engine.shared_buffer import SharedRolloutBuffer
 from maxent_onpolicy.envs.tensor import Observation, to_device
 from maxent_onpolicy.estimators.advantages import gae, successor_values
 from maxent_onpolicy.estimators.losses import explained_variance
+from maxent_onpolicy.estimators.zero_sum import acting_players_advantage, player_sign
 from maxent_onpolicy.policies.distributions import BoxDistribution
 from maxent_onpolicy.validation import check_choice, check_integer, check_range
 
@@ -220,7 +221,7 @@ class OnPolicyAlgorithm(Resumable, sb3.OnPolicyAlgorithm):
 
     def _estimate_advantages(self, buffer: RolloutBuffer) -> None:
         next_value = self._successor_values(buffer, buffer.value, self.policy.predict_values)
-        buffer.advantage, buffer.value_target = gae(
+        estimate = gae(
             self._task_reward(buffer),
             buffer.value,
             next_value,
@@ -230,6 +231,9 @@ class OnPolicyAlgorithm(Resumable, sb3.OnPolicyAlgorithm):
             self.gae_lambda,
             parallel=self._scans_in_parallel,
         )
+        if buffer.acting_player is not None:
+            estimate = acting_players_advantage(estimate, player_sign(buffer.acting_player))
+        buffer.advantage, buffer.value_target = estimate
 
     @property
     def _scans_in_parallel(self) -> bool:
@@ -293,6 +297,10 @@ class OnPolicyAlgorithm(Resumable, sb3.OnPolicyAlgorithm):
         record("train/entropy", -buffer.log_prob.mean().item())
         record("train/clipped_actions", clipped_fraction(self.policy, self.action_space, buffer.action))
         record("train/explained_variance", explained_variance(buffer.value, buffer.value_target).item())
+        for player in () if buffer.acting_player is None else (0, 1):
+            own = buffer.log_prob[buffer.acting_player == player]
+            if len(own):
+                record(f"train/entropy_player_{player}", -own.mean().item())
         std = self._action_std()
         if std is not None:
             record("train/std", std)

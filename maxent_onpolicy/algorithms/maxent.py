@@ -29,6 +29,7 @@ from maxent_onpolicy.estimators.entropy import (
     temperature_loss,
 )
 from maxent_onpolicy.estimators.losses import explained_variance
+from maxent_onpolicy.estimators.zero_sum import acting_players_advantage, player_sign, zero_sum_entropy_reward
 from maxent_onpolicy.policies.actor_critic import EntropyHeadMixin, with_entropy_head
 from maxent_onpolicy.policies.aliases import PolicyAliases
 from maxent_onpolicy.validation import check_choice, check_pair, check_range, did_you_mean
@@ -203,7 +204,7 @@ class EntropyCriticMixin(ActorCriticAlgorithm):
         if not buffer.entropy:
             return
         buffer.entropy_value = self._critic_values(buffer, "entropy_value")
-        buffer.entropy_advantage, buffer.entropy_value_target = entropy_advantage(
+        estimate = entropy_advantage(
             buffer.entropy_reward,
             buffer.entropy_value,
             self._successor_values(buffer, buffer.entropy_value, self.policy.predict_entropy_values),
@@ -213,6 +214,9 @@ class EntropyCriticMixin(ActorCriticAlgorithm):
             self.entropy_gae_lambda,
             parallel=self._scans_in_parallel,
         )
+        if buffer.acting_player is not None:
+            estimate = acting_players_advantage(estimate, player_sign(buffer.acting_player))
+        buffer.entropy_advantage, buffer.entropy_value_target = estimate
 
     def _task_reward(self, buffer: RolloutBuffer) -> Tensor:
         if self.reward_augmentation and not self._is_zero_tau:
@@ -224,7 +228,11 @@ class EntropyCriticMixin(ActorCriticAlgorithm):
             reward = sampled_entropy_reward(buffer.log_prob)
         else:
             reward = buffer.evaluate(self._exact_entropy)
-        return center(reward) if self.entropy_centering else reward
+        if self.entropy_centering:
+            reward = center(reward)
+        if buffer.acting_player is None:
+            return reward
+        return zero_sum_entropy_reward(reward, player_sign(buffer.acting_player))
 
     def advantage_terms(self, buffer: RolloutBuffer) -> list[tuple[float, Tensor]]:
         """Weights and advantages ``[T, B]`` whose weighted sum the policy follows; each is normalised by itself."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from maxent_onpolicy.algorithms.actor_critic import ACTION_SPACES, check_batch
 from maxent_onpolicy.algorithms.controlled import ClipRanges, ControlledMixin, sample_clip
+from maxent_onpolicy.algorithms.magnet import Magnet, MagnetMixin
 from maxent_onpolicy.controllers import Controllers
 from maxent_onpolicy.engine.buffer import Minibatch, RolloutBuffer
 from maxent_onpolicy.engine.finite import REMEDY
@@ -26,7 +27,7 @@ from maxent_onpolicy.policies.heads import head_scale
 from maxent_onpolicy.validation import SB3ArgumentError, check_integer, check_range
 
 
-class PPO(ControlledMixin):
+class PPO(MagnetMixin, ControlledMixin):
     """PPO with SB3's signature, SB3's numbers and this package's engine.
 
     On the CPU and in environments without time limits its parameters equal
@@ -36,7 +37,7 @@ class PPO(ControlledMixin):
 
     Args:
         policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"``, ``"ImpalaPolicy"``, ``"MiniGridCnnPolicy"``,
-            or an ``ActorCriticPolicy`` subclass.
+            ``"MaskedMlpPolicy"``, or an ``ActorCriticPolicy`` subclass.
         env: Gymnasium id, environment or SB3 ``VecEnv``.
         learning_rate: Adam's; a float or a function of the remaining progress (1 → 0).
         n_steps: steps a rollout in each environment.
@@ -73,6 +74,12 @@ class PPO(ControlledMixin):
             takes over from the packed one too. ``False``: never.
         controllers: what adapts clip ranges, the learning rate or ``ent_coef`` while training, such as ``[PPOBR()]``,
             ``"kl_adaptive_lr"`` or ``[{"bapo": {"target": 0.4}}]``; ``maxent-onpolicy list controllers`` shows all.
+        magnet: adds ``magnet_coef·KL(π‖magnet)`` to the policy's loss. ``"uniform"``: over the legal actions, as an
+            entropy bonus. ``"previous"``: the policy as it was some time ago, taken anew before every
+            ``magnet_period``-th update. ``"ema"``: a moving average of the policy's parameters. ``None``: no magnet.
+        magnet_coef: weight of that divergence, beside advantages of unit scale.
+        magnet_decay: what share of ``"ema"`` an update leaves.
+        magnet_period: updates for which ``"previous"`` stays; with 1 it is the policy that acted in the rollout.
 
     Raises:
         ValueError: for an argument outside its range, naming it, its value and what is allowed.
@@ -114,6 +121,10 @@ class PPO(ControlledMixin):
         engine: EngineName = "auto",
         compile: Compile = "auto",
         controllers: Controllers = None,
+        magnet: Magnet | None = None,
+        magnet_coef: float = 0.1,
+        magnet_decay: float = 0.99,
+        magnet_period: int = 1,
         _init_setup_model: bool = True,
     ) -> None:
         super().__init__(
@@ -150,6 +161,10 @@ class PPO(ControlledMixin):
         self.engine = engine
         self.compile = compile
         self.controllers = controllers
+        self.magnet: Magnet | None = magnet
+        self.magnet_coef = magnet_coef
+        self.magnet_decay = magnet_decay
+        self.magnet_period = magnet_period
         if _init_setup_model:
             self._setup_model()
 
@@ -205,6 +220,10 @@ class PPO(ControlledMixin):
         )
         entropy_term = entropy_loss(log_prob, entropy)
         loss = policy_loss + self.ent_coef * entropy_term + self.vf_coef * critic_loss
+        if self.magnet is not None:
+            divergence = self._magnet_divergence(batch)
+            loss = loss + self.magnet_coef * divergence
+            metrics["magnet_kl"] = divergence.detach()
         metrics |= {
             "loss": loss.detach(),
             "policy_gradient_loss": policy_loss.detach(),

@@ -32,7 +32,7 @@ class TRPO(ActorCriticAlgorithm):
 
     Args:
         policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"``, ``"ImpalaPolicy"``, ``"MiniGridCnnPolicy"``,
-            or an ``ActorCriticPolicy`` subclass.
+            ``"MaskedMlpPolicy"``, or an ``ActorCriticPolicy`` subclass.
         env: Gymnasium id, environment or SB3 ``VecEnv``.
         learning_rate: the critic's; a float or a function of the remaining progress (1 → 0).
         n_steps: steps a rollout in each environment.

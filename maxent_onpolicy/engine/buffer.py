@@ -45,6 +45,7 @@ class Minibatch(NamedTuple):
     entropy_value_target: Tensor | None = None
     policy_advantage: Tensor | None = None
     old_entropy: Tensor | None = None
+    magnet: Tensor | None = None
 
     def rows(self, rows: slice) -> "Minibatch":
         """Return some of the transitions."""
@@ -82,6 +83,9 @@ class RolloutBuffer:
             ``entropy_advantage``, ``entropy_value_target``); minibatches then hold them too.
         old_entropy: ``[T, B]``, nats: of the policy that acted, while an update needs it, else ``None``; minibatches
             then hold it too.
+        magnet: ``[T, B, P]``, parameters of the magnet's distributions, where an update has such a magnet, else
+            ``None``; minibatches then hold them too.
+        acting_player: ``[T, B]`` int64, 0 or 1: who acted, where two players take turns, else ``None``.
         noise_rows: ``None`` unless the environments of other processes count when noise is drawn.
     """
 
@@ -102,6 +106,7 @@ class RolloutBuffer:
         self.device = torch.device(device)
         self.entropy = False
         self.old_entropy: Tensor | None = None
+        self.magnet: Tensor | None = None
         shape = (buffer_size, n_envs)
         self.observation = self._allocate_observation(shape)
         discrete = isinstance(action_space, spaces.Discrete)
@@ -146,6 +151,7 @@ class RolloutBuffer:
         self.terminated.zero_()
         self.truncated.zero_()
         self._has_dense = False
+        self.acting_player: Tensor | None = None
         self._final: list[tuple[int, Tensor, Observation]] = []
 
     def make_room_for(self, observation: Any) -> None:
@@ -173,6 +179,12 @@ class RolloutBuffer:
     def done(self) -> Tensor:
         """``[T, B]``; terminated or truncated."""
         return self.terminated | self.truncated
+
+    def note_players(self, players: Any) -> None:
+        """Note who acts in the step that is added next: ``[B]`` integers, 0 or 1."""
+        if self.acting_player is None:
+            self.acting_player = torch.zeros(self.reward.shape, dtype=torch.int64, device=self.device)
+        self.acting_player[self.pos] = torch.as_tensor(players, device=self.device)
 
     def add(
         self,
@@ -318,7 +330,7 @@ class RolloutBuffer:
         names = ["action", "value", "log_prob", "advantage", "value_target"]
         if self.entropy:
             names += ["entropy_advantage", "entropy_value_target"]
-        return names if self.old_entropy is None else [*names, "old_entropy"]
+        return names + [name for name in ("old_entropy", "magnet") if getattr(self, name) is not None]
 
     def get(self, batch_size: int | None = None) -> Iterator[Minibatch]:
         """Yield the rollout once in random minibatches; the last may be smaller, no sample is dropped.

@@ -89,6 +89,7 @@ def fill_rollout(
         self.policy.reset_noise(noise_envs(rollout_buffer))
     loop = _collect_on_device if steps_on_tensors(env) else _collect_from_numpy
     chosen = with_noise_of_all(act_alone if deferred else acting or act, rollout_buffer)
+    chosen = noting_players(chosen, env, rollout_buffer)
     if not loop(self, env, callback, rollout_buffer, n_rollout_steps, chosen):
         return False
     if deferred:
@@ -252,6 +253,26 @@ def with_noise_of_all(act: Act, buffer: RolloutBuffer) -> Act:
         return actions[own], values[own], log_probs[own]  # type: ignore[index]
 
     return act_for_all
+
+
+def takes_turns(env: VecEnv | None) -> bool:
+    """Whether two players of a zero-sum game take turns in an environment, which then says whose it is.
+
+    Its ``acting_player``, ``[B]`` integers, is 0 or 1 for the player who acts next; rewards are those of player 0.
+    """
+    return getattr(env, "acting_player", None) is not None
+
+
+def noting_players(act: Act, env: VecEnv, buffer: RolloutBuffer) -> Act:
+    """Return ``act``, writing down who acts; without players that take turns, as it is."""
+    if not takes_turns(env):
+        return act
+
+    def act_and_note(policy: ActorCriticPolicy, observation: Observation, num_timesteps: int) -> ActResult:
+        buffer.note_players(env.acting_player)  # type: ignore[attr-defined]
+        return act(policy, observation, num_timesteps)
+
+    return act_and_note
 
 
 @torch.no_grad()

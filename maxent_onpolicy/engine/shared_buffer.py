@@ -45,6 +45,7 @@ class SharedRolloutBuffer(RolloutBuffer):
         self.reset()
         for name in _COLLECTED:
             setattr(self, name, self.gather(getattr(local, name)))
+        self.acting_player = None if local.acting_player is None else self.gather(local.acting_player)
         self.observation = self._gather_observation(local.observation)
         self.pos = local.pos
 

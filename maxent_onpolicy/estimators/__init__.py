@@ -46,7 +46,9 @@ from maxent_onpolicy.estimators.trust_region import (
     hessian_vector_product,
     mean_kl,
     step_length,
+    uniform_kl,
 )
+from maxent_onpolicy.estimators.zero_sum import acting_players_advantage, player_sign, zero_sum_entropy_reward
 
 __all__ = [
     "AdvantageEstimate",
@@ -55,6 +57,7 @@ __all__ = [
     "RunningMoments",
     "SurrogateMetrics",
     "TemperatureLoss",
+    "acting_players_advantage",
     "advantage_share",
     "augmented_reward",
     "backtracking_line_search",
@@ -77,6 +80,7 @@ __all__ = [
     "mean_kl",
     "normalize_advantage",
     "normalized_soft_advantage",
+    "player_sign",
     "popart_moments",
     "popart_rescale",
     "popart_update",
@@ -87,6 +91,8 @@ __all__ = [
     "successor_values",
     "surrogate_objective",
     "temperature_loss",
+    "uniform_kl",
     "value_loss",
     "within",
+    "zero_sum_entropy_reward",
 ]

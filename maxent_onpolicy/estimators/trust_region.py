@@ -37,9 +37,15 @@ def categorical_kl(
 ) -> Float[Tensor, "*shape"]:
     """``KL(new ‖ old)`` in nats of categorical distributions, given the log-probabilities of their ``n`` choices."""
     probability = F.softmax(log_prob, dim=-1)
-    terms = probability * (log_prob - old_log_prob)
-    # 0·log 0 = 0, also for a choice whose log-probability is −∞ in both.
-    return torch.where(probability > 0, terms, torch.zeros_like(terms)).sum(-1)
+    change = log_prob - old_log_prob
+    # 0·log 0 = 0, also for a choice whose log-probability is −∞ in both. Its change is left out before the product,
+    # whose gradient would be NaN.
+    return (probability * torch.where(probability > 0, change, torch.zeros_like(change))).sum(-1)
+
+
+def uniform_kl(entropy: Float[Tensor, "*shape"], choices: float | Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """``KL(new ‖ uniform)`` in nats, ``log n − H``, of a distribution of that entropy over ``n`` choices."""
+    return torch.as_tensor(choices, dtype=entropy.dtype, device=entropy.device).log() - entropy
 
 
 def bernoulli_kl(logit: Float[Tensor, "*shape"], old_logit: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

@@ -17,6 +17,7 @@ from maxent_onpolicy.policies.distributions import (
     TanhGaussianDistribution,
 )
 from maxent_onpolicy.policies.impala import ImpalaCNN, ImpalaPolicy, MaxEntImpalaPolicy
+from maxent_onpolicy.policies.masked import MaskedActorCriticPolicy, MaxEntMaskedActorCriticPolicy
 from maxent_onpolicy.policies.minigrid_cnn import MaxEntMiniGridCnnPolicy, MiniGridCnn, MiniGridCnnPolicy
 from maxent_onpolicy.policies.precision import Bfloat16Extractor
 
@@ -30,9 +31,11 @@ __all__ = [
     "GaussianDistribution",
     "ImpalaCNN",
     "ImpalaPolicy",
+    "MaskedActorCriticPolicy",
     "MaxEntActorCriticCnnPolicy",
     "MaxEntActorCriticPolicy",
     "MaxEntImpalaPolicy",
+    "MaxEntMaskedActorCriticPolicy",
     "MaxEntMiniGridCnnPolicy",
     "MaxEntMultiInputActorCriticPolicy",
     "MiniGridCnn",

@@ -13,6 +13,7 @@ from maxent_onpolicy.policies.actor_critic import (
     MultiInputActorCriticPolicy,
 )
 from maxent_onpolicy.policies.impala import ImpalaPolicy, MaxEntImpalaPolicy
+from maxent_onpolicy.policies.masked import MaskedActorCriticPolicy, MaxEntMaskedActorCriticPolicy
 from maxent_onpolicy.policies.minigrid_cnn import MaxEntMiniGridCnnPolicy, MiniGridCnnPolicy
 
 
@@ -25,6 +26,7 @@ class PolicyAliases:
         "MultiInputPolicy": MultiInputActorCriticPolicy,
         "ImpalaPolicy": ImpalaPolicy,
         "MiniGridCnnPolicy": MiniGridCnnPolicy,
+        "MaskedMlpPolicy": MaskedActorCriticPolicy,
     }
     MAX_ENT: ClassVar[dict[str, type[sb3.BasePolicy]]] = {
         "MlpPolicy": MaxEntActorCriticPolicy,
@@ -32,4 +34,5 @@ class PolicyAliases:
         "MultiInputPolicy": MaxEntMultiInputActorCriticPolicy,
         "ImpalaPolicy": MaxEntImpalaPolicy,
         "MiniGridCnnPolicy": MaxEntMiniGridCnnPolicy,
+        "MaskedMlpPolicy": MaxEntMaskedActorCriticPolicy,
     }

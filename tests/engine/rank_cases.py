@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from stable_baselines3.common.logger import KVWriter, Logger
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 from maxent_onpolicy import PPO, RPO, MaxEntPPO, make_vec_env
 from maxent_onpolicy.engine import distributed
@@ -50,6 +50,23 @@ def make_env(env_id: str) -> VecEnv:
 
 def normalized(env_id: str) -> VecEnv:
     return VecNormalize(make_env(env_id))
+
+
+class Turns(VecEnvWrapper):
+    """Two players who act in turn, whatever the environment makes of it."""
+
+    steps = 0
+
+    @property
+    def acting_player(self) -> np.ndarray:
+        return np.full(self.num_envs, self.steps % 2)
+
+    def reset(self) -> Any:
+        return self.venv.reset()
+
+    def step_wait(self) -> Any:
+        self.steps += 1
+        return self.venv.step_wait()
 
 
 def train(algorithm: Callable[..., PPO], env: VecEnv, steps: int = 512, **kwargs: Any) -> PPO:
@@ -96,6 +113,10 @@ CASES: dict[str, Callable[[str], PPO]] = {
     ),
     "PPO, controllers": lambda engine: train(PPO, make_env("CartPole-v1"), engine=engine, controllers=CONTROLLERS),
     "RPO": lambda engine: train(RPO, make_env("Pendulum-v1"), engine=engine),
+    # The packed engine does not know these.
+    "MaxEntPPO, two players and a magnet": lambda _: train(
+        MaxEntPPO, Turns(make_env("CartPole-v1")), engine="eager", tau=0.1, magnet="ema", magnet_decay=0.5
+    ),
 }
 
 

@@ -42,6 +42,7 @@ CASES = {
     "shifted mean, noise matrices": (MaxEntPPO, BOX, {"rpo_alpha": 0.3, "use_sde": True}),
     "shifted mean, early stop": (RPO, BOX, {"target_kl": 0.02, "rpo_alpha": 0.1, "learning_rate": 3e-3}),
     "no temperature": (MaxEntPPO, BOX, {"tau": 0.0}),
+    "magnet": (MaxEntPPO, spaces.Discrete(4), {"magnet": "ema", "magnet_coef": 0.5, "magnet_decay": 0.5}),
     "Adam's options": (PPO, BOX, {"policy_kwargs": {"optimizer_kwargs": {"betas": (0.8, 0.99), "weight_decay": 0.1}}}),
 }
 # One of each kind of distribution, loss and loop is among the fast tests.

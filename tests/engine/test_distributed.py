@@ -33,6 +33,7 @@ CASES = (
     "MaxEntPPO, automatic temperature",
     "PPO, controllers",
     "RPO",
+    "MaxEntPPO, two players and a magnet",
 )
 
 

@@ -9,7 +9,13 @@ from torch import distributions, nn
 
 from maxent_onpolicy.policies.actor_critic import ActorCriticPolicy, MaxEntActorCriticPolicy, with_entropy_head
 from maxent_onpolicy.policies.actor_parameters import actor_parameters
-from maxent_onpolicy.policies.divergence import kl_divergence, remember
+from maxent_onpolicy.policies.divergence import (
+    divergence_from,
+    kl_divergence,
+    parameters_of,
+    remember,
+    uniform_divergence,
+)
 
 OBSERVATIONS = spaces.Box(-1, 1, (4,))
 BOX = spaces.Box(-1, 1, (2,))
@@ -54,6 +60,36 @@ def test_divergences_of_policies_are_torchs(space, kwargs):
         expected = distributions.kl_divergence(new.distribution, old.distribution)
     torch.testing.assert_close(kl_divergence(new, old), expected)
     assert kl_divergence(new, old).mean() > 1e-4
+
+
+@pytest.mark.parametrize(("space", "kwargs"), KINDS.values(), ids=KINDS)
+def test_parameters_alone_tell_how_far_a_policy_has_moved(space, kwargs):
+    policy = make(space, kwargs)
+    observation = torch.rand(6, 4)
+    with torch.no_grad():
+        distribution = policy.get_distribution(observation)
+        old, kept = remember(distribution), parameters_of(distribution)
+        move(policy)
+        new = policy.get_distribution(observation)
+    kl = kl_divergence(new, old)
+    torch.testing.assert_close(divergence_from(new, kept), kl if kl.dim() == 1 else kl.sum(1))
+
+
+@pytest.mark.parametrize(
+    ("space", "choices"), [(spaces.Discrete(3), 3), (spaces.MultiDiscrete([2, 3]), 6), (spaces.MultiBinary(3), 8)]
+)
+def test_the_uniform_policy_has_the_largest_entropy(space, choices):
+    policy = make(space, {})
+    move(policy)
+    distribution = policy.get_distribution(torch.rand(6, 4))
+    expected = torch.tensor(float(choices)).log() - distribution.entropy()
+    torch.testing.assert_close(uniform_divergence(distribution), expected)
+    assert (uniform_divergence(distribution) > 0).all()
+
+
+def test_continuous_actions_have_no_uniform_policy():
+    with pytest.raises(ValueError, match=r"no uniform policy over continuous actions \(Normal\)"):
+        uniform_divergence(make(BOX, {}).get_distribution(torch.rand(1, 4)))
 
 
 def test_the_divergence_of_a_squashed_gaussian_is_that_of_its_samples():

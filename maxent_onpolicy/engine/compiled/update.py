@@ -209,4 +209,4 @@ def rollout_kind(algorithm: "PPO", clip: "ClipRanges") -> tuple[object, ...]:
     shapes = (buffer.buffer_size, buffer.n_envs, algorithm.batch_size)
     trained = tuple(parameter.requires_grad for parameter in algorithm.policy.parameters())
     rules = (clip.value is None, clip.high is None, clip.balance, clip.entropy_bounds)
-    return (*shapes, buffer.entropy, *rules, *options, algorithm.device, trained)
+    return (*shapes, buffer.entropy, buffer.magnet is None, *rules, *options, algorithm.device, trained)
