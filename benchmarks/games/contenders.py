@@ -5,6 +5,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+_CHECK_EVERY = 50
+
 
 class Contender(NamedTuple):
     """A solver of one game.
@@ -12,10 +14,12 @@ class Contender(NamedTuple):
     Attributes:
         advance: do so many more iterations.
         exploitability: of the strategies that the solver recommends; its time does not count.
+        block: the least number of iterations to ask for: those between two checks of its own.
     """
 
     advance: Callable[[int], object]
     exploitability: Callable[[], float]
+    block: int = 1
 
 
 def make_omwu(game: str, **options: Any) -> Contender:
@@ -25,8 +29,9 @@ def make_omwu(game: str, **options: Any) -> Contender:
     factor = options.pop("factor", 0.5)
     solver = OMWU(SequenceFormGame.from_openspiel(game), options.pop("tau", Annealing(1.0, factor)), **options)
     return Contender(
-        lambda count: solver.learn(count, check_every=min(count, 50)),
+        lambda count: solver.learn(count, check_every=_CHECK_EVERY),
         lambda: float(solver.evaluate().exploitability),  # type: ignore[arg-type]
+        _CHECK_EVERY,
     )
 
 

@@ -8,6 +8,7 @@ LiteEFG is no dependency of this package: ``pip install LiteEFG``.
 
 import csv
 import json
+import os
 import subprocess
 import sys
 import time
@@ -37,13 +38,13 @@ def serve(game: str, solver: str, seconds: float) -> None:
     """Run one solver and print a line of JSON for each point: seconds, iterations, exploitability."""
     CONTENDERS[solver](game).advance(2)  # compiles
     contender = CONTENDERS[solver](game)
-    spent, mark, iterations, block = 0.0, _FIRST, 0, 1
+    spent, mark, iterations, block = 0.0, _FIRST, 0, contender.block
     while spent < seconds:
         began = time.process_time()
         contender.advance(block)
         spent += time.process_time() - began
         iterations += block
-        block = max(1, min(10 * block, int(0.2 * _FIRST * iterations / max(spent, 1e-6))))
+        block = max(contender.block, min(10 * block, int(0.2 * _FIRST * iterations / max(spent, 1e-6))))
         if spent >= mark:
             print(json.dumps([spent, iterations, contender.exploitability()]), flush=True)
             while mark <= spent:
@@ -77,7 +78,8 @@ def measure(games: list[str], solvers: list[str], rounds: int, seconds: float, p
 
 def _run(game: str, solver: str, number: int, seconds: float) -> Iterator[Point]:
     command = [sys.executable, "-m", "benchmarks.games", "serve", game, solver, str(seconds)]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    variables = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, env=variables)
     if finished.returncode != 0:
         if "ModuleNotFoundError" in finished.stderr:
             return  # a peer that is not installed
