@@ -38,6 +38,12 @@ class DualState:
     total: Pair
 
 
+def average(state: DualState) -> Pair:
+    """Return the average of the strategies played, where actions come first; not for realisation plans."""
+    first, second = (total / total.sum(0) for total in state.total)
+    return first, second
+
+
 def to_arrays(state: DualState) -> dict[str, np.ndarray]:
     """Return the state as numpy arrays by name."""
     return {

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from maxent_onpolicy.games.evaluation import Evaluation
 from maxent_onpolicy.games.matrix import MatrixGame, measure
-from maxent_onpolicy.games.solvers.core import DualState, Pair, Variant, advance, from_arrays, to_arrays
+from maxent_onpolicy.games.solvers.core import DualState, Pair, Variant, advance, average, from_arrays, to_arrays
 from maxent_onpolicy.validation import check_choice
 
 _UNROLLED = 4  # updates in one compiled call
@@ -108,7 +108,7 @@ class SoftmaxResponse:
 
     def average_policy(self, state: DualState) -> Pair:
         """Return the average of the strategies played, ``[..., actions]``."""
-        return self._exported(_average(state))
+        return self._exported(average(state))
 
     def evaluate(self, dual: Pair, tau: float) -> Evaluation:
         """Measure the responses to ``dual``."""
@@ -116,7 +116,7 @@ class SoftmaxResponse:
 
     def evaluate_average(self, state: DualState, tau: float) -> Evaluation:
         """Measure the average of the strategies played."""
-        return self._measure(_average(state), tau)
+        return self._measure(average(state), tau)
 
     def to_arrays(self, state: DualState) -> dict[str, np.ndarray]:
         """Return what is needed to go on."""
@@ -139,8 +139,3 @@ class SoftmaxResponse:
 
 def _paired(parts: tuple[Tensor, ...]) -> DualState:
     return DualState((parts[0], parts[1]), (parts[2], parts[3]), (parts[4], parts[5]))
-
-
-def _average(state: DualState) -> Pair:
-    first, second = (total / total.sum(0) for total in state.total)
-    return first, second

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from maxent_onpolicy.games.evaluation import Evaluation
 from maxent_onpolicy.games.markov import MarkovGame
-from maxent_onpolicy.games.solvers.core import DualState, Pair, Variant, advance, from_arrays, to_arrays
+from maxent_onpolicy.games.solvers.core import DualState, Pair, Variant, advance, average, from_arrays, to_arrays
 from maxent_onpolicy.games.solvers.softmax import DTYPES
 from maxent_onpolicy.validation import check_choice
 
@@ -115,7 +115,7 @@ class StateResponse:
 
     def average_policy(self, state: DualState) -> Pair:
         """Return the average of the strategies played."""
-        return _exported(_average(state))
+        return _exported(average(state))
 
     def evaluate(self, dual: Pair, tau: float) -> Evaluation:
         """Measure the responses to ``dual`` by exact best responses."""
@@ -160,11 +160,6 @@ def _states_last(game: MarkovGame) -> Tensor:
     if game.transition.layout != torch.sparse_csr:
         return game.transition.index_select(-2, order)
     return torch.index_select(game.transition.to_sparse_coo(), 0, order).to_sparse_csr()
-
-
-def _average(state: DualState) -> Pair:
-    first, second = (total / total.sum(0) for total in state.total)
-    return first, second
 
 
 def _exported(strategies: Pair) -> Pair:
