@@ -5,6 +5,7 @@ environment. Outside of it there is one rank and nothing here does anything. All
 communication goes through this module, so that a rank that is lost is named.
 """
 
+import atexit
 import os
 import random
 import socket
@@ -148,6 +149,10 @@ def connect() -> World:
         _connection.store, rank, size = next(rendezvous("env://", ranks.rank, ranks.size, timeout=TIMEOUT))
         store = dist.PrefixStore("process group", _connection.store)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+        if backend == "gloo":
+            # After an exception nobody else does: gloo's threads then outlive the interpreter, and now and then one
+            # that sees another rank leave ends the process by SIGABRT instead of its exit status.
+            atexit.register(disconnect)
     _connection.processes = tuple(gather_objects((socket.gethostname(), os.getpid())))
     _connection.host = _share_memory(ranks)
     return ranks

@@ -210,9 +210,9 @@ def test_gathering_the_state_of_one_process_does_nothing() -> None:
 def test_a_rank_that_raises_is_named_with_its_reason(exchange: str) -> None:
     (first_status, first), (second_status, second) = finish(start_ranks(2, HERE / "failing_rank.py", "raise", exchange))
 
-    assert second_status == 1
+    assert second_status == 1, second
     assert "ValueError: no more oil" in second
-    assert first_status == 1
+    assert first_status == 1, first
     assert "RankFailedError: rank 0 of 2 cannot go on: rank 1 failed with ValueError: no more oil" in first
 
 
@@ -248,7 +248,7 @@ def test_torchrun_ends_the_whole_job_when_a_rank_dies() -> None:
 @pytest.mark.slow
 def test_ranks_that_would_train_different_models_do_not_start() -> None:
     for rank, (status, output) in enumerate(finish(start_ranks(2, HERE / "failing_rank.py", "differ", "rarely"))):
-        assert status == 1
+        assert status == 1, output
         assert f"`n_steps` is {16 << rank} in rank {rank}, but {16 << (1 - rank)} in rank {1 - rank}" in output
 
 

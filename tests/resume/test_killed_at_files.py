@@ -31,7 +31,7 @@ def cut_and_compare(
 
 @pytest.mark.slow
 def test_killed_while_files_are_written(server, whole, tmp_path):
-    expected, touched = whole("every option")
+    expected, touched, _ = whole("every option")
     cut_and_compare(server, tmp_path, ARGUMENTS, [touched // 2, touched - 1], expected)
 
 
@@ -49,7 +49,7 @@ def test_killed_at_every_file(server, tmp_path, first):
 @pytest.mark.slow
 def test_killed_again_and_again_while_files_are_written(server, whole, tmp_path):
     """Each attempt gets a little further."""
-    expected, _ = whole("every option")
+    expected = whole("every option").leavings
     training = Training(server, tmp_path, ARGUMENTS)
     for cut in (9, 61, 20):
         assert training.start(cut=cut).wait()[0] == -signal.SIGKILL

@@ -25,7 +25,7 @@ def test_every_algorithm_is_killed() -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_two_runs_that_are_left_alone_are_equal(server, whole, tmp_path, case):
     """Otherwise, no comparison with a killed one means anything."""
-    assert_ends_like(Training(server, tmp_path, CASES[case].arguments, CASES[case].every), whole(case)[0])
+    assert_ends_like(Training(server, tmp_path, CASES[case].arguments, CASES[case].every), whole(case).leavings)
 
 
 @pytest.mark.slow
@@ -56,7 +56,7 @@ def test_where_environments_cannot_be_restored_a_kill_costs_a_rollout_at_most(se
 @pytest.mark.slow
 def test_killed_where_no_code_of_ours_started_it(whole, tmp_path):
     """The same from the command line, with the whole process group killed from outside."""
-    expected, _ = whole("every option")
+    expected = whole("every option").leavings
     command = [sys.executable, "-m", "maxent_onpolicy", "train"]
     new = [*CASES["every option"].arguments, "--results", str(tmp_path / "results"), "--checkpoint-seconds", "0"]
     path = tmp_path / "results/local/runs/MaxEntPPO/CartPole-v1/seed_3"
