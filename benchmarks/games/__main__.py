@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from benchmarks.games import curves, speed
+from benchmarks.games import curves, speed, tuning
 from benchmarks.games.contenders import CONTENDERS
 
 
@@ -19,6 +19,8 @@ def main() -> None:
     fast = commands.add_parser("speed", help=speed.__doc__.splitlines()[0])  # type: ignore[union-attr]
     fast.add_argument("--rounds", type=int, default=3)
     fast.add_argument("--seconds", type=float, default=5.0)
+    tune = commands.add_parser("tune", help=tuning.__doc__.splitlines()[0])  # type: ignore[union-attr]
+    tune.add_argument("--jobs", type=int, default=2)
     one = commands.add_parser("serve")
     one.add_argument("game")
     one.add_argument("solver")
@@ -32,6 +34,8 @@ def main() -> None:
         curves.measure(options.games, options.solvers, options.rounds, options.seconds, path)
     elif options.command == "speed":
         speed.measure(options.rounds, options.seconds, options.output / "speed.json")
+    elif options.command == "tune":
+        tuning.measure(options.output / "tuning.csv", options.jobs)
     elif options.command == "serve":
         curves.serve(options.game, options.solver, options.seconds)
     else:

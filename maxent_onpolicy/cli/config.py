@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from maxent_onpolicy.cli.values import UsageError, check_integer, check_mapping, check_plain, merge
+from maxent_onpolicy.env_ids import SELF_PLAY
 from maxent_onpolicy.evaluation.modes import MODES
 from maxent_onpolicy.validation import did_you_mean
 
@@ -143,7 +144,8 @@ def make_config(
     Raises:
         UsageError: naming the place, the setting and what is allowed.
     """
-    full = merge(SETTING_DEFAULTS, check_settings(settings, place))
+    default_policy = "MaskedMlpPolicy" if env_id.startswith(SELF_PLAY) else SETTING_DEFAULTS["policy"]
+    full = merge(SETTING_DEFAULTS | {"policy": default_policy}, check_settings(settings, place))
     total = check_integer(full["total_timesteps"], f"{place}.total_timesteps", 1)
     check_plain(full, place)
     if suite in ("", ".", "..") or "/" in suite:

@@ -36,6 +36,8 @@ from maxent_onpolicy.evaluation.protocol import CsvFormat, Episodes, EvaluationC
 from maxent_onpolicy.evaluation.provenance import collect_provenance
 from maxent_onpolicy.evaluation.runs import CsvLog, RunDirectory
 
+# of train.csv, at most; trackers get every row
+_ROWS = 500
 # what SB3's zip reader raises for a file that is no model, or half of one
 _UNREADABLE = (zipfile.BadZipFile, EOFError, KeyError, ValueError, RuntimeError)
 
@@ -162,7 +164,8 @@ def _train(
         log.truncate(model.num_timesteps if model.num_timesteps else -1)
     # a kill between the checkpoint and the status leaves rows that are younger than the status
     clock.before = max(clock.before, train_log.last("wall_seconds") or 0.0)
-    model.set_logger(Logger(None, [CsvFormat(train_log, clock), *tracker.start(model.num_timesteps)]))
+    rows = CsvFormat(train_log, clock, config.total_timesteps // _ROWS)
+    model.set_logger(Logger(None, [rows, *tracker.start(model.num_timesteps)]))
 
     def evaluated(timesteps: int, results: dict[str, Episodes]) -> None:
         tracker.evaluated(timesteps, results)

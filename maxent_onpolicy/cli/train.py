@@ -56,7 +56,7 @@ class TrainOptions:
 
     Attributes:
         algorithm: `maxent-onpolicy list algorithms` shows which there are
-        env_id: a Gymnasium id, or procgen: and a game
+        env_id: a Gymnasium id, or procgen: or openspiel: and a game
         timesteps: environment steps, over all environments
         seed: of the training
         n_envs: parallel environments
@@ -65,7 +65,7 @@ class TrainOptions:
         discretize_bins: choices per dimension that replace continuous actions
         env_kwarg: argument of the environment, such as ctrl_cost_weight=0.5; repeat for more
         backend: how environments are stepped
-        policy: MlpPolicy, CnnPolicy, MultiInputPolicy, ImpalaPolicy or MiniGridCnnPolicy
+        policy: MlpPolicy, CnnPolicy, MultiInputPolicy, ImpalaPolicy, MiniGridCnnPolicy or MaskedMlpPolicy
         set: hyperparameter, also inside another: policy_kwargs.log_std_init=-1; repeat for more
         config: YAML file of settings as in a suite, or a run's config.json; options here override it
         eval_every: timesteps between evaluations
@@ -95,7 +95,7 @@ class TrainOptions:
     discretize_bins: Annotated[int | None, option("N")] = None
     env_kwarg: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], option("KEY=VALUE")] = ()
     backend: Annotated[str | None, option("NAME", "auto")] = None
-    policy: Annotated[str | None, option("NAME", "MlpPolicy")] = None
+    policy: Annotated[str | None, option("NAME", "MlpPolicy, for self-play MaskedMlpPolicy")] = None
     set: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], option("KEY=VALUE")] = ()
     config: Annotated[Path | None, option("FILE")] = None
     eval_every: Annotated[int | None, option("N", "a tenth of the training")] = None

@@ -17,6 +17,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
+from maxent_onpolicy.env_ids import SELF_PLAY
 from maxent_onpolicy.envs import minigrid
 from maxent_onpolicy.envs.discretize import DiscretizeActions
 from maxent_onpolicy.envs.gym_vec_env import GymVecEnv
@@ -115,13 +116,15 @@ def make_vec_env(
 
     Args:
         env_id: any registered Gymnasium id (``"HalfCheetah-v5"``, ``"module:Id-v0"``), a game of Procgen
-            (``"procgen:coinrun"``), or a class or function that returns a new environment.
+            (``"procgen:coinrun"``), a game for self-play (``"openspiel:leduc_poker"``,
+            ``"pettingzoo:connect_four_v3"``), or a class or function that returns a new environment.
         n_envs: number of environments, at least 1.
         seed: environment ``i`` starts from ``seed + i``, as in SB3; the same seed gives the same episodes.
             ``None`` draws a seed from numpy's global generator.
         backend: ``"auto"``, or a name in ``BACKENDS``. ``"gymnasium"`` serves everything, in this process;
             ``"mujoco_batch"`` steps Gymnasium's MuJoCo ``-v5`` tasks on all cores, with the same results;
-            ``"procgen"`` serves all ids that begin with ``procgen:``, and no others.
+            ``"procgen"`` serves all ids that begin with ``procgen:``, and ``"selfplay"`` all that begin with
+            ``openspiel:`` or ``pettingzoo:``, and no others.
             ``"torch"`` and ``"mjx"`` simulate on a device, thousands at once, and must be asked for; there
             ``device="cuda"`` is a keyword of the environment.
         wrapper: a function that wraps one environment.
@@ -192,7 +195,7 @@ def make_mujoco_batch_vec_env(request: EnvRequest) -> VecEnv:
 
 
 def _mujoco_batch_serves(request: EnvRequest) -> bool:
-    if not isinstance(request.env_id, str) or request.wrapper is not None or serves_procgen(request):
+    if not isinstance(request.env_id, str) or request.wrapper is not None or not _gymnasium_serves(request):
         return False
     try:
         spec = _find(request.env_id)
@@ -207,8 +210,24 @@ def _mujoco_batch_serves(request: EnvRequest) -> bool:
     return serves(spec, request.env_kwargs)
 
 
+def _serves_self_play(request: EnvRequest) -> bool:
+    return isinstance(request.env_id, str) and request.env_id.startswith(SELF_PLAY)
+
+
+def _make_self_play_vec_env(request: EnvRequest) -> VecEnv:
+    # by name, for games build on environments, and not the other way round
+    make: Callable[[EnvRequest], VecEnv] = import_module(
+        "maxent_onpolicy.games.selfplay.backend"
+    ).make_self_play_vec_env
+    return make(request)
+
+
+def _gymnasium_serves(request: EnvRequest) -> bool:
+    return not serves_procgen(request) and not _serves_self_play(request)
+
+
 _LAYERS = "`wrapper` nor `discretize_bins`"
-BACKENDS["gymnasium"] = Backend(make_gym_vec_env, serves=lambda request: not serves_procgen(request), preference=0)
+BACKENDS["gymnasium"] = Backend(make_gym_vec_env, _gymnasium_serves, preference=0)
 BACKENDS["mujoco_batch"] = Backend(
     make_mujoco_batch_vec_env,
     _mujoco_batch_serves,
@@ -216,6 +235,9 @@ BACKENDS["mujoco_batch"] = Backend(
     needs="MuJoCo of at least 3.17, one of Gymnasium's MuJoCo -v5 tasks, and no `wrapper`",
 )
 BACKENDS["procgen"] = Backend(make_procgen_vec_env, serves_procgen, preference=10, needs="an id like 'procgen:coinrun'")
+BACKENDS["selfplay"] = Backend(
+    _make_self_play_vec_env, _serves_self_play, preference=10, needs=f"an id like '{SELF_PLAY[0]}kuhn_poker'"
+)
 # Other generators of start states, and other arithmetic: only for who asks for them.
 BACKENDS["torch"] = Backend(
     make_torch_vec_env,

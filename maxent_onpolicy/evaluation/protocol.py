@@ -52,7 +52,8 @@ def evaluate_policy(
         model: any SB3 algorithm.
         env: environments used for nothing else; they are seeded and reset. Normalisation wrappers among them are
             frozen and leave the reward as it is while this runs.
-        episodes: how many, in each mode.
+        episodes: how many, in each mode. Environments of a game that can be measured exactly (``exact_score``) play
+            none; the one return is then the policy's against best responses, minus its exploitability.
         seed: of the environments and of the sampled actions; the same in every mode.
         modes: ``"deterministic"`` (the distribution's mode) or ``"stochastic"`` (sampled actions).
 
@@ -71,11 +72,23 @@ def evaluate_policy(
         with _undisturbed(model), frozen_normalization(env):
             _seed_everything(seed)
             _fresh_exploration_noise(model, env.num_envs)
-            results[mode] = _play(model, env, int(episodes), int(seed), mode == "deterministic")
+            results[mode] = _measure(model, env, mode) or _play(model, env, int(episodes), int(seed), mode)
     return results
 
 
-def _play(model: BaseAlgorithm, env: VecEnv, episodes: int, seed: int, deterministic: bool) -> Episodes:
+def _measure(model: BaseAlgorithm, env: VecEnv, mode: str) -> Episodes | None:
+    """Return the exact score of a policy as one episode without steps, where environments know it."""
+    exact_score = getattr(env, "exact_score", None)
+    if exact_score is None:
+        return None
+    if any(isinstance(wrapper, VecNormalize) and wrapper.norm_obs for wrapper in _wrappers(env)):
+        raise ValueError(
+            "`normalize_observation`: a policy of a game is measured on observations as the game gives them"
+        )
+    return Episodes(np.array([exact_score(model, mode == "deterministic")]), np.zeros(1, dtype=np.int64))
+
+
+def _play(model: BaseAlgorithm, env: VecEnv, episodes: int, seed: int, mode: str) -> Episodes:
     quota = np.array([(episodes + index) // env.num_envs for index in range(env.num_envs)])
     monitored = env.env_is_wrapped(Monitor)
     finished: list[list[tuple[float, int]]] = [[] for _ in range(env.num_envs)]
@@ -84,7 +97,9 @@ def _play(model: BaseAlgorithm, env: VecEnv, episodes: int, seed: int, determini
     observation: Any = env.reset()
     start, state = np.ones(env.num_envs, dtype=bool), None
     while any(len(done) < share for done, share in zip(finished, quota, strict=True)):
-        action, state = model.predict(observation, state=state, episode_start=start, deterministic=deterministic)
+        action, state = model.predict(
+            observation, state=state, episode_start=start, deterministic=mode == "deterministic"
+        )
         observation, reward, start, infos = env.step(action)
         returns += reward
         lengths += 1
@@ -310,14 +325,22 @@ class CsvFormat(KVWriter):
     Args:
         log: receives ``timesteps``, ``wall_seconds`` and every number logged.
         clock: returns the seconds this run has taken, over all its attempts.
+        every: timesteps; of the rows between two multiples of it only the first is kept, so that the file of a long
+            run with short rollouts stays small. Which rows these are does not depend on kills.
     """
 
-    def __init__(self, log: CsvLog, clock: Callable[[], float]) -> None:
+    def __init__(self, log: CsvLog, clock: Callable[[], float], every: int = 1) -> None:
         self.log = log
         self.clock = clock
+        self.every = max(every, 1)
+        last = log.last("timesteps")
+        self._interval = -1 if last is None else int(last) // self.every
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
         """Append one row; what is no number is left out."""
+        if step // self.every == self._interval and self.every > 1:
+            return
+        self._interval = step // self.every
         row: dict[str, Any] = {"timesteps": step, "wall_seconds": round(self.clock(), 3)}
         for key, value in sorted(key_values.items()):
             if key in _TOLD_OTHERWISE:

@@ -10,6 +10,13 @@ from maxent_onpolicy.games.markov import MarkovGame
 from maxent_onpolicy.games.sequence_form import InformationState
 from maxent_onpolicy.validation import did_you_mean
 
+# What one can wait for, and a game's tree that still fits: Leduc poker has 9,457 histories, Liar's dice 294,883.
+MAX_HISTORIES = 2_000_000
+
+
+class GameTooLargeError(ValueError):
+    """A game's tree has too many histories to walk through."""
+
 
 def load_game(game: Any) -> Any:
     """Return a ``pyspiel.Game`` from its name.
@@ -63,6 +70,7 @@ def read_game(
     Games in which players move at the same time are read as if the second moved without seeing what the first did.
 
     Raises:
+        GameTooLargeError: if its tree has more than ``MAX_HISTORIES`` histories.
         ValueError: if the game is not one of two players, zero-sum, with perfect recall.
     """
     loaded = load_zero_sum(game)
@@ -151,9 +159,15 @@ class _Reader:
         self.payoff: dict[tuple[int, int], float] = {}
         self._first: tuple[dict[str, tuple[int, int]], dict[str, tuple[int, int]]] = ({}, {})
         self._sequences = [1, 1]
+        self._histories = 0
 
     def visit(self, state: Any, sequences: tuple[int, int], chance: float) -> None:
         """Add what lies below ``state``, to which ``sequences`` and ``chance`` lead."""
+        self._histories += 1
+        if self._histories > MAX_HISTORIES:
+            raise GameTooLargeError(
+                f"{self.name} has more than {MAX_HISTORIES:,} histories, too many for the sequence form"
+            )
         if state.is_terminal():
             first, second = state.returns()
             if abs(first + second) > 1e-9 * max(1.0, abs(first)):

@@ -74,6 +74,7 @@ class SequenceFormGame:
 
         Raises:
             ImportError: without OpenSpiel.
+            GameTooLargeError: if there are too many histories to walk through.
             ValueError: if there is no such game, or it is not one of two players, zero-sum, with perfect recall.
         """
         from maxent_onpolicy.games.openspiel import read_game

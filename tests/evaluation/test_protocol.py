@@ -309,6 +309,22 @@ def test_non_numbers_are_not_logged(tmp_path):
     ]
 
 
+def test_a_long_run_keeps_one_row_of_each_interval_wherever_it_was_killed(tmp_path):
+    whole, killed = (CsvLog(tmp_path / name, TRAIN_COLUMNS) for name in ("whole.csv", "killed.csv"))
+    steps = range(8, 200, 8)
+    format = CsvFormat(whole, clock=lambda: 0.0, every=20)
+    for step in steps:
+        format.write({"loss": step}, {}, step)
+    for part in (steps[:9], steps[9:17], steps[17:]):
+        format = CsvFormat(killed, clock=lambda: 0.0, every=20)
+        for step in part:
+            format.write({"loss": step}, {}, step)
+    assert whole.path.read_text() == killed.path.read_text()
+    assert [line.split(",")[0] for line in whole.path.read_text().splitlines()[1:]] == [
+        *("8", "24", "40", "64", "80", "104", "120", "144", "160", "184")
+    ]
+
+
 def test_helpers_nest():
     env = VecNormalize(DummyVecEnv([Countdown]))
     with frozen_normalization(env), frozen_normalization(env), preserved_random_state():

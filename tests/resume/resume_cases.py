@@ -53,6 +53,9 @@ CASES = {
     "tensors": Case(("PPO", "Pendulum-v1", *ON_POLICY, *NORMALIZED, "--backend", "torch")),
     "TRPO": Case(("TRPO", "Pendulum-v1", *TRUST_REGION, *NORMALIZED)),
     "MaxEntTRPO": Case(("MaxEntTRPO", "CartPole-v1", *TRUST_REGION, "--tau", "auto", "--popart")),
+    "self-play": Case(
+        ("MaxEntPPO", "openspiel:kuhn_poker", *ON_POLICY, "--tau", "linear:0.1:0", "--magnet", "ema", "--popart")
+    ),
     "RPO": Case(("RPO", "Hopper-v5", *ON_POLICY, *NORMALIZED, *SCHEDULES)),
     "SAC": Case(("SAC", "Pendulum-v1", *OFF_POLICY, "--learning-rate", "linear:1e-3:0"), every=0.1),
     "SAC, every option": Case(

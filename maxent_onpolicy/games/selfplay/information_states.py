@@ -68,11 +68,12 @@ class InformationStates:
         self._rows = [np.repeat(rows, tree.actions) for rows, tree in zip(self._players, self.game.trees, strict=True)]
 
     @torch.no_grad()
-    def probabilities(self, model: Any) -> np.ndarray:
+    def probabilities(self, model: Any, deterministic: bool = False) -> np.ndarray:
         """Return the policy's probabilities of all actions, ``[S, A]`` in double precision, from one forward pass.
 
         Args:
             model: an algorithm or its policy.
+            deterministic: give the most probable action the probability 1.
 
         Raises:
             ValueError: if the policy takes other observations or actions, or gives illegal actions a probability.
@@ -94,18 +95,19 @@ class InformationStates:
                 f"the policy gives illegal actions of information state {label!r} the probability {illegal[row]:.3g}; "
                 "use one with an action mask, such as 'MaskedMlpPolicy'"
             )
-        return found
+        return np.eye(found.shape[1])[found.argmax(1)] if deterministic else found
 
-    def behaviours(self, model: Any) -> Behaviours:
+    def behaviours(self, model: Any, deterministic: bool = False) -> Behaviours:
         """Return what a policy does as both players, in the order of the game's sequences.
 
         Args:
             model: an algorithm or its policy.
+            deterministic: see :meth:`probabilities`.
 
         Raises:
             ValueError: see :meth:`probabilities`.
         """
-        probabilities = self.probabilities(model)
+        probabilities = self.probabilities(model, deterministic)
         found = []
         for tree, rows, actions in zip(self.game.trees, self._rows, self._actions, strict=True):
             chosen = probabilities[rows, actions]
@@ -113,14 +115,15 @@ class InformationStates:
             found.append(np.concatenate([[1.0], chosen / np.repeat(sums, tree.actions)]))
         return found[0], found[1]
 
-    def evaluate(self, model: Any, tau: float = 0.0) -> Evaluation:
+    def evaluate(self, model: Any, tau: float = 0.0, deterministic: bool = False) -> Evaluation:
         """Measure a policy; see :meth:`~maxent_onpolicy.games.sequence_form.SequenceFormGame.evaluate`.
 
         Args:
             model: an algorithm or its policy.
             tau: temperature of the equilibrium that ``qre_gap`` is measured to.
+            deterministic: see :meth:`probabilities`.
         """
-        return self.game.evaluate(self.behaviours(model), tau)
+        return self.game.evaluate(self.behaviours(model, deterministic), tau)
 
     def _check_spaces(self, policy: ActorCriticPolicy) -> None:
         space: Any = policy.observation_space

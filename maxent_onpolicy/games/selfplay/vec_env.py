@@ -1,6 +1,8 @@
 """OpenSpiel's games as an SB3 ``VecEnv`` in which a policy plays against itself."""
 
-from functools import partial
+import warnings
+from collections.abc import Callable
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -8,7 +10,7 @@ from gymnasium import spaces
 
 from maxent_onpolicy.envs.batched import remake
 from maxent_onpolicy.envs.capture import StateNotRestorableError
-from maxent_onpolicy.games.openspiel import load_zero_sum
+from maxent_onpolicy.games.openspiel import GameTooLargeError, load_zero_sum
 from maxent_onpolicy.games.selfplay.tree import END, GameTree
 from maxent_onpolicy.games.selfplay.turns import Observations, TurnBasedVecEnv
 from maxent_onpolicy.policies.masked import ACTION_MASK, OBSERVATION
@@ -50,6 +52,24 @@ class SelfPlayVecEnv(TurnBasedVecEnv):
     def acting_player(self) -> np.ndarray:
         """Who acts next in each game, ``[B]``, 0 or 1."""
         return self.tree.player[self._nodes].astype(np.int64)
+
+    @cached_property
+    def exact_score(self) -> Callable[..., float] | None:
+        """A function of a model, and of whether it acts deterministically: what it earns against best responses.
+
+        The mean over both seats, which is its exploitability with the other sign. The protocol of evaluation asks for
+        it instead of playing episodes. ``None`` for a game that is too large to be walked through.
+        """
+        from maxent_onpolicy.games.selfplay.information_states import InformationStates
+
+        try:
+            states = InformationStates(self.game)
+        except GameTooLargeError as error:
+            warnings.warn(f"{error}; so a policy is judged by playing against itself as player 0", stacklevel=2)
+            return None
+        return lambda model, deterministic=False: (
+            -float(states.evaluate(model, deterministic=deterministic).exploitability)
+        )
 
     def _begin(self) -> Observations:
         roots = np.full(self.num_envs, self.tree.root, dtype=np.int64)

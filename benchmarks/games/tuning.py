@@ -1,0 +1,133 @@
+"""Choose the settings of self-play: as many trials for every algorithm, on a seed that no result is reported of.
+
+The trials of an algorithm are the product of the weights of its magnet, the same for all, and of what is its own. What
+a game's trials share was found beforehand with MaxEntPPO on seeds 0 and 1, which are not reported either.
+"""
+
+import csv
+import json
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from maxent_onpolicy.evaluation.files import replacing
+
+SEED = 100
+TIMESTEPS = {"kuhn_poker": 500_000, "leduc_poker": 1_000_000}
+Settings = dict[str, Any]
+
+_SHARED: Settings = {"n_steps": 16, "batch_size": 512, "n_epochs": 2, "learning_rate": "linear:1e-3:0", "gamma": 1.0}
+SHARED: dict[str, Settings] = {
+    "kuhn_poker": _SHARED,
+    "leduc_poker": _SHARED | {"gae_lambda": 1.0, "popart": True, "policy_kwargs": {"net_arch": [128, 128]}},
+}
+MAGNETS: list[Settings] = [
+    {},
+    *({"magnet": "ema", "magnet_decay": 0.95, "magnet_coef": weight} for weight in (0.3, 0.7)),
+]
+_TAU = {"kuhn_poker": ("0.2:0.02", "0.1:0.02", "0.1:0.05", "0.05:0.02")}
+_TAU["leduc_poker"] = ("0.5:0.3", "0.3:0.1", "0.2:0.05", "0.1:0.02")
+_GAE_LAMBDA = {"kuhn_poker": 0.95, "leduc_poker": 1.0}
+
+
+def own(algorithm: str, game: str) -> list[Settings]:
+    """Return the four values of what is an algorithm's own."""
+    if algorithm == "PPO":
+        choices = product(("linear:1e-3:0", "linear:3e-4:0"), (0.95, 1.0))
+        return [{"learning_rate": rate, "gae_lambda": factor} for rate, factor in choices]
+    if algorithm == "PPO, entropy bonus":
+        return [{"ent_coef": weight} for weight in (0.02, 0.05, 0.1, 0.2)]
+    fixed = {"entropy_gamma": 1.0, "entropy_gae_lambda": _GAE_LAMBDA[game]}
+    return [fixed | {"tau": f"linear:{schedule}"} for schedule in _TAU[game]]
+
+
+ALGORITHMS = {"PPO": "PPO", "PPO, entropy bonus": "PPO", "MaxEntPPO": "MaxEntPPO"}
+
+
+class Trial(NamedTuple):
+    """A trial and what came of it.
+
+    Attributes:
+        game: of OpenSpiel.
+        algorithm: a key of :data:`ALGORITHMS`.
+        settings: as JSON, those that its game's trials do not share.
+        timesteps: of training.
+        exploitability: afterwards.
+    """
+
+    game: str
+    algorithm: str
+    settings: str
+    timesteps: int
+    exploitability: float
+
+
+def trials(game: str) -> Iterator[tuple[str, Settings]]:
+    """Yield the algorithm and the settings of each trial."""
+    for algorithm in ALGORITHMS:
+        for magnet, choice in product(MAGNETS, own(algorithm, game)):
+            yield algorithm, choice | magnet
+
+
+def train(game: str, algorithm: str, settings: Settings) -> Trial:
+    """Run one trial."""
+    import torch
+
+    import maxent_onpolicy
+    from maxent_onpolicy import make_vec_env
+    from maxent_onpolicy.cli.registry import build_hyperparameters
+    from maxent_onpolicy.games.selfplay import exploitability
+
+    torch.set_num_threads(1)
+    arguments = build_hyperparameters(SHARED[game] | settings)
+    env = make_vec_env(f"openspiel:{game}", 64, SEED)
+    cls = getattr(maxent_onpolicy, ALGORITHMS[algorithm])
+    model = cls("MaskedMlpPolicy", env, seed=SEED, device="cpu", **arguments)
+    model.learn(TIMESTEPS[game])
+    found = float(exploitability(model, game).exploitability)
+    return Trial(game, algorithm, json.dumps(settings), TIMESTEPS[game], found)
+
+
+def measure(path: Path, jobs: int) -> None:
+    """Run the trials that the file does not hold yet, and add each when it is done."""
+    found = read(path) if path.exists() else []
+    done = {trial[:3] for trial in found}
+    with ProcessPoolExecutor(jobs) as pool:
+        futures = [
+            pool.submit(train, game, algorithm, settings)
+            for game in SHARED
+            for algorithm, settings in trials(game)
+            if (game, algorithm, json.dumps(settings)) not in done
+        ]
+        for future in as_completed(futures):
+            trial = future.result()
+            print(f"{trial.game}, {trial.algorithm}, {trial.settings}: {trial.exploitability:.4f}", flush=True)
+            found.append(trial)
+            write(path, found)
+
+
+def best(found: list[Trial], game: str, algorithm: str) -> Trial:
+    """Return an algorithm's least exploitable trial."""
+    return min((trial for trial in found if trial[:2] == (game, algorithm)), key=lambda trial: trial.exploitability)
+
+
+def read(path: Path) -> list[Trial]:
+    """Return the trials of a CSV file."""
+    with path.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.reader(stream))[1:]
+    return [
+        Trial(game, algorithm, settings, int(steps), float(value)) for game, algorithm, settings, steps, value in rows
+    ]
+
+
+def write(path: Path, found: list[Trial]) -> None:
+    """Replace a CSV file; trials come in the order they are defined in, whatever the order they ended in."""
+    order = [(game, algorithm, json.dumps(settings)) for game in SHARED for algorithm, settings in trials(game)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(Trial._fields)
+        for trial in sorted(found, key=lambda trial: order.index(trial[:3])):
+            writer.writerow(trial._replace(exploitability=round(trial.exploitability, 6)))
