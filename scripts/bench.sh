@@ -3,6 +3,7 @@
 #
 #   bash scripts/bench.sh procgen-mini          generalisation on Procgen; results go to my_results/procgen-mini
 #   bash scripts/bench.sh minigrid --dry-run    further options are those of `maxent-onpolicy bench`
+#   bash scripts/bench.sh zero-sum              self-play in poker, and the solvers of games against others
 #   bash scripts/bench.sh my_suite.yaml
 #
 # Needs Python 3.11 or newer with venv and pip (PYTHON=... chooses one). Run again after an interruption, it goes on.
@@ -17,6 +18,7 @@ install_extra mujoco
 case "$suite" in
   *procgen*) install_procgen ;;
   *minigrid*) install_extra minigrid ;;
+  *zero-sum*) install_extra games ;;
   *classic*)
     install_extra box2d
     "$venv/bin/python" -m pip install --disable-pip-version-check -q -c "$root/constraints.txt" sb3-contrib
@@ -28,6 +30,10 @@ name="$(basename "$suite" .yaml)"
 say "Running the suite '$name'; its runs, tables, figures and report go to $results/$name"
 status=0
 "$venv/bin/maxent-onpolicy" bench "$suite" --results "$results" "$@" || status=$?
+if [ "$name" = zero-sum ] && [ "$status" = 0 ] && [ -d "$results/$name/runs" ]; then
+  say "Measuring the solvers of games, a quarter of an hour; tables and figures go to $results/$name/solvers"
+  (cd "$root" && "$venv/bin/python" -m benchmarks.games --output "$OLDPWD/$results/$name/solvers" all) || status=$?
+fi
 if [ -f "$results/$name/report.html" ]; then
   say "Open the report in a browser: $PWD/$results/$name/report.html"
 fi

@@ -77,7 +77,7 @@ def make_openspiel_mmd(game: str, alpha: float) -> Contender:
 
 
 def make_liteefg(game: str, algorithm: str) -> Contender:
-    """LiteEFG's C++; the average iterate."""
+    """LiteEFG's C++; the linear average of its iterates, as its own scripts measure."""
     import contextlib
     import importlib
 
@@ -95,7 +95,7 @@ def make_liteefg(game: str, algorithm: str) -> Contender:
             environment.update_strategy(graph.current_strategy())
 
     def exploitability() -> float:
-        return sum(environment.exploitability(graph.current_strategy(), "avg-iterate")) / 2
+        return sum(environment.exploitability(graph.current_strategy(), "linear-avg-iterate")) / 2
 
     return Contender(advance, exploitability)
 

@@ -105,25 +105,28 @@ def serve(workload: str, seconds: float) -> None:
     print(json.dumps(statistics.median(rates[len(rates) // 2 :])))
 
 
-def measure(rounds: int, seconds: float, path: Path) -> dict[str, list[float]]:
-    """Run all workloads in turn, each in a process of its own, and write what they did.
+def measure(rounds: int, seconds: float, path: Path) -> None:
+    """Run all workloads in turn, each in a process of its own, in every round that is not in the file yet.
 
     Raises:
         RuntimeError: if one fails.
     """
     found: dict[str, list[float]] = {name: [] for name in WORKLOADS}
+    if path.exists():
+        found |= json.loads(path.read_text(encoding="utf-8"))
+    path.parent.mkdir(parents=True, exist_ok=True)
     for number in range(rounds):
         for name in list(WORKLOADS)[:: 1 if number % 2 == 0 else -1]:
+            if len(found[name]) > number:
+                continue
             command = [sys.executable, "-m", "benchmarks.games", "serve-speed", name, str(seconds)]
             finished = subprocess.run(command, capture_output=True, text=True, check=False)
             if finished.returncode != 0:
                 raise RuntimeError(f"{name} failed:\n{finished.stderr}")
             found[name].append(float(finished.stdout.splitlines()[-1]))
             print(f"round {number + 1}, {name}: {found[name][-1]:.3g} a second", flush=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-    return found
+            write_atomic(path, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
 
 
 def _learn(solver: Any, count: int) -> None:
-    solver._update(count)  # without checks
+    solver.learn(count, check_every=count)

@@ -27,22 +27,35 @@ MAGNETS: list[Settings] = [
     {},
     *({"magnet": "ema", "magnet_decay": 0.95, "magnet_coef": weight} for weight in (0.3, 0.7)),
 ]
-_TAU = {"kuhn_poker": ("0.2:0.02", "0.1:0.02", "0.1:0.05", "0.05:0.02")}
-_TAU["leduc_poker"] = ("0.5:0.3", "0.3:0.1", "0.2:0.05", "0.1:0.02")
-_GAE_LAMBDA = {"kuhn_poker": 0.95, "leduc_poker": 1.0}
+_FAST, _SLOW = "linear:1e-3:0", "linear:3e-4:0"
+_PPO: list[Settings] = [
+    {"learning_rate": rate, "gae_lambda": factor} for rate, factor in product((_FAST, _SLOW), (0.95, 1.0))
+]
 
 
-def own(algorithm: str, game: str) -> list[Settings]:
-    """Return the four values of what is an algorithm's own."""
-    if algorithm == "PPO":
-        choices = product(("linear:1e-3:0", "linear:3e-4:0"), (0.95, 1.0))
-        return [{"learning_rate": rate, "gae_lambda": factor} for rate, factor in choices]
-    if algorithm == "PPO, entropy bonus":
-        return [{"ent_coef": weight} for weight in (0.02, 0.05, 0.1, 0.2)]
-    fixed = {"entropy_gamma": 1.0, "entropy_gae_lambda": _GAE_LAMBDA[game]}
-    return [fixed | {"tau": f"linear:{schedule}"} for schedule in _TAU[game]]
+def _bonus(*weights: float) -> list[Settings]:
+    return [{"ent_coef": weight} for weight in weights]
 
 
+def _taus(entropy_gae_lambda: float, *schedules: str) -> list[Settings]:
+    fixed = {"entropy_gamma": 1.0, "entropy_gae_lambda": entropy_gae_lambda}
+    return [fixed | {"tau": f"linear:{schedule}"} for schedule in schedules]
+
+
+#: What is an algorithm's own, as many values for each.
+OWN: dict[str, dict[str, list[Settings]]] = {
+    "kuhn_poker": {
+        "PPO": _PPO,
+        "PPO, entropy bonus": _bonus(0.02, 0.05, 0.1, 0.2),
+        "MaxEntPPO": _taus(0.95, "0.2:0.02", "0.1:0.02", "0.1:0.05", "0.05:0.02"),
+    },
+    # The last value of each came later: the best weight and temperature were the largest of the others.
+    "leduc_poker": {
+        "PPO": [*_PPO, {"learning_rate": "linear:2e-3:0", "gae_lambda": 1.0}],
+        "PPO, entropy bonus": _bonus(0.02, 0.05, 0.1, 0.2, 0.4),
+        "MaxEntPPO": _taus(1.0, "0.5:0.3", "0.3:0.1", "0.2:0.05", "0.1:0.02", "0.8:0.5"),
+    },
+}
 ALGORITHMS = {"PPO": "PPO", "PPO, entropy bonus": "PPO", "MaxEntPPO": "MaxEntPPO"}
 
 
@@ -67,7 +80,7 @@ class Trial(NamedTuple):
 def trials(game: str) -> Iterator[tuple[str, Settings]]:
     """Yield the algorithm and the settings of each trial."""
     for algorithm in ALGORITHMS:
-        for magnet, choice in product(MAGNETS, own(algorithm, game)):
+        for magnet, choice in product(MAGNETS, OWN[game][algorithm]):
             yield algorithm, choice | magnet
 
 

@@ -332,7 +332,7 @@ def number(value: float, *others: float) -> str:
     if not isfinite(value):
         return "–"
     size = max(abs(each) for each in (value, *others) if isfinite(each))
-    decimals = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 0.01 or size == 0 else 3
+    decimals = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 0.1 or size == 0 else 3
     return f"{round(value, decimals) + 0.0:,.{decimals}f}"  # adding 0.0 turns -0.0 into 0.0
 
 

@@ -8,12 +8,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
 from maxent_onpolicy.cores import share_of_cores
-from maxent_onpolicy.envs.batched import remake
+from maxent_onpolicy.envs.batched import BatchedVecEnv, remake
 from maxent_onpolicy.envs.capture import StateNotRestorableError
 from maxent_onpolicy.envs.procgen.batch import GameBatch
 from maxent_onpolicy.envs.procgen.games import ACTIONS, make_options
@@ -26,7 +24,7 @@ _INFOS = ("prev_level_seed", "prev_level_complete", "level_seed")
 _ENLARGED = 8  # to 512 by 512, as the library's own pictures
 
 
-class ProcgenVecEnv(VecEnv):
+class ProcgenVecEnv(BatchedVecEnv):
     """``n_envs`` copies of one Procgen game, stepped by the C library.
 
     From the same seed and actions, observations, rewards and episodes equal those of OpenAI's ``ProcgenGym3Env`` bit
@@ -88,7 +86,6 @@ class ProcgenVecEnv(VecEnv):
         load_library()
         self.monitor, self.copy_observations = monitor, copy_observations
         self._render_mode = render_mode
-        self._added: list[dict[str, Any]] = [{} for _ in range(n_envs)]
         self._games: GameBatch | None = None
         self._uncut: GameBatch | None = None
         self._viewer: GameBatch | None = None
@@ -332,13 +329,7 @@ class ProcgenVecEnv(VecEnv):
             raise StateNotRestorableError(f"the saved state is one of {game.game}, not of {self.options.game}")
         return game.elapsed
 
-    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """Return an attribute of each environment: its ``level_seed`` and other infos, or what all have in common."""
-        return [self._attribute(attr_name, index) for index in self._get_indices(indices)]
-
     def _attribute(self, name: str, index: int) -> Any:
-        if name in self._added[index]:
-            return self._added[index][name]
         if name in _INFOS:
             return self._running().info[name][index].item()
         if name == "render":
@@ -348,23 +339,6 @@ class ProcgenVecEnv(VecEnv):
         if name in ("metadata", "observation_space", "action_space", "options"):
             return getattr(self, name)
         raise AttributeError(f"Procgen's environments have no attribute {name!r}")
-
-    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Add an attribute that ``get_attr`` returns; the games know nothing of it."""
-        for index in self._get_indices(indices):
-            self._added[index][attr_name] = value
-
-    def env_method(
-        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
-    ) -> list[Any]:
-        """Call a method of each environment; there is ``render``, which returns a picture."""
-        methods = self.get_attr(method_name, indices)
-        return [method(*method_args, **method_kwargs) for method in methods]
-
-    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
-        """Return whether the infos are those of ``Monitor``, if asked for it; there are no wrappers."""
-        monitored = self.monitor and issubclass(Monitor, wrapper_class)
-        return [monitored for _ in self._get_indices(indices)]
 
     def set_options(self, options: list[dict[str, Any]] | dict[str, Any] | None = None) -> None:
         """Accept no options for the next reset.

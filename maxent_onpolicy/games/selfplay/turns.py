@@ -9,17 +9,16 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from jaxtyping import Int64
-from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import VecEnv
-from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
+from maxent_onpolicy.envs.batched import BatchedVecEnv
 from maxent_onpolicy.envs.capture import StateNotRestorableError
 from maxent_onpolicy.validation import check_integer
 
 Observations = dict[str, np.ndarray]
 
 
-class TurnBasedVecEnv(VecEnv):
+class TurnBasedVecEnv(BatchedVecEnv):
     """``B`` copies of a two-player zero-sum game, each of which waits for the decision of one player.
 
     A step is one decision in every game. Where a game ends, the next one begins. The observation is that of the player
@@ -49,7 +48,6 @@ class TurnBasedVecEnv(VecEnv):
         check_integer("n_envs", n_envs, 1)
         self.name, self.monitor = name, monitor
         self._random = np.random.default_rng()
-        self._added: list[dict[str, Any]] = [{} for _ in range(n_envs)]
         self._returns, self._steps, self._began = np.zeros(n_envs), 0, np.zeros(n_envs, dtype=np.int64)
         self._started_at = time.time()
         self._actions = np.zeros(n_envs, dtype=np.int64)
@@ -192,13 +190,7 @@ class TurnBasedVecEnv(VecEnv):
         """End the games."""
         self._plays = False
 
-    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """Return an attribute of each environment: who acts there, or what all have in common."""
-        return [self._attribute(attr_name, index) for index in self._get_indices(indices)]
-
     def _attribute(self, name: str, index: int) -> Any:
-        if name in self._added[index]:
-            return self._added[index][name]
         if name == "acting_player":
             return int(self.acting_player[index])
         if name == "render_mode":
@@ -206,20 +198,3 @@ class TurnBasedVecEnv(VecEnv):
         if name in ("metadata", "name", "observation_space", "action_space"):
             return getattr(self, name)
         raise AttributeError(f"{self.name}'s environments have no attribute {name!r}")
-
-    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Add an attribute that ``get_attr`` returns; the games know nothing of it."""
-        for index in self._get_indices(indices):
-            self._added[index][attr_name] = value
-
-    def env_method(
-        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
-    ) -> list[Any]:
-        """Call a method that was added by ``set_attr``; the games have none."""
-        methods = self.get_attr(method_name, indices)
-        return [method(*method_args, **method_kwargs) for method in methods]
-
-    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
-        """Return whether the infos are those of ``Monitor``, if asked for it; there are no wrappers."""
-        monitored = self.monitor and issubclass(Monitor, wrapper_class)
-        return [monitored for _ in self._get_indices(indices)]
