@@ -5,7 +5,8 @@
 
 What is shown is what ``maxent-onpolicy report results/SUITE`` wrote: the summary and the probability of improvement,
 with their captions, and the learning curves. Of ``results/speed``, which ``scripts/speed.sh`` writes, it is the
-comparison with the peers and the figure; of ``results/speed_gpu``, what there is of GPUs.
+comparison with the peers and the figure; of ``results/speed_gpu``, what there is of GPUs; of ``results/zero-sum``, what
+``python -m benchmarks.games`` makes of solvers and self-play.
 """
 
 import re
@@ -13,11 +14,12 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# Tables, figure and its description: of suites, and of what is no suite.
-SUITE = (("summary", "improvement"), "learning_curves_deterministic", "Learning curves of the suite {}")
+# Folder, tables, figure and its description: of suites, and of what is no suite.
+SUITE = ("", ("summary", "improvement"), "learning_curves_deterministic", "Learning curves of the suite {}")
 OTHERS = {
-    "speed": (("peers",), "speed", "Steps a second of PPO in several libraries, and where the time goes"),
-    "speed_gpu": (("gpu", "gpu-sac"), None, ""),
+    "speed": ("", ("peers",), "speed", "Steps a second of PPO in several libraries, and where the time goes"),
+    "speed_gpu": ("", ("gpu", "gpu-sac"), None, ""),
+    "zero-sum": ("solvers", ("self_play",), "exploitability", "Exploitability of solvers against CPU time"),
 }
 SECTION = r"(<!-- results:{suite}:start -->\n).*?(<!-- results:{suite}:end -->)"
 
@@ -28,10 +30,11 @@ def results_block(folder: Path) -> str:
     Raises:
         FileNotFoundError: if there is no report yet.
     """
-    tables, figure, description = OTHERS.get(folder.name, SUITE)
-    parts = [(folder / "tables" / f"{name}.md").read_text(encoding="utf-8").strip() for name in tables]
+    below, tables, figure, description = OTHERS.get(folder.name, SUITE)
+    parts = [(folder / below / "tables" / f"{name}.md").read_text(encoding="utf-8").strip() for name in tables]
     if figure:
-        parts.append(f"![{description.format(folder.name)}](results/{folder.name}/figures/{figure}.png)")
+        path = Path("results", folder.name, below, "figures", f"{figure}.png").as_posix()
+        parts.append(f"![{description.format(folder.name)}]({path})")
     return "\n" + "\n\n".join(parts) + "\n\n"
 
 

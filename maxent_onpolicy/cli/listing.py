@@ -79,6 +79,10 @@ def environments() -> list[tuple[str, str]]:
         groups.setdefault(kind, []).append(env_id)
     groups["procgen"] = [PREFIX + game for game in GAMES]
     groups["minigrid"] = ["all of MiniGrid's, such as MiniGrid-DoorKey-8x8-v0"]
+    groups["self-play"] = [
+        "openspiel:kuhn_poker and any other two-player zero-sum game of OpenSpiel",
+        "pettingzoo:connect_four_v3 and its like",
+    ]
     return [(kind, ", ".join(sorted(ids))) for kind, ids in sorted(groups.items())]
 
 

@@ -187,6 +187,7 @@ def test_list_names_the_environments_of_extras(in_tmp, capsys):
     assert main(["list", "environments"]) == 0
     shown = capsys.readouterr().out
     assert "procgen:coinrun" in shown
+    assert "openspiel:kuhn_poker" in shown
     assert "MiniGrid-DoorKey-8x8-v0" in shown
 
 
