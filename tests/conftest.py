@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import absl.logging
 import gymnasium
 import pytest
+import torch
 from gymnasium.wrappers import TimeLimit
 from hypothesis import settings
 
@@ -27,3 +28,12 @@ def gymnasium_as_it_was() -> Iterator[None]:
     yield
     for place in places:
         place.TimeLimit = TimeLimit
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One order of summation, and no waiting for a second thread at small sizes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

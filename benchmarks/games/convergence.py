@@ -77,8 +77,7 @@ def measure(path: Path, iterations: int = ITERATIONS) -> None:
 
 def _follow(game: str, name: str, solver: Any, iterations: int) -> Iterator[Point]:
     for target in marks(iterations):
-        while solver.iterations < target:  # learning stops by itself at a gap of exactly 0
-            solver.learn(target - solver.iterations, check_every=min(50, target - solver.iterations))
+        solver.learn(target - solver.iterations, check_every=min(50, target - solver.iterations))
         for iterate in ("last", "average"):
             found = solver.evaluate(iterate)
             yield Point(game, name, iterate, target, float(found.qre_gap), float(found.nash_conv), float(solver.tau))

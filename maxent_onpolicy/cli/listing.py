@@ -15,6 +15,8 @@ from maxent_onpolicy.cli.suite import list_suites
 from maxent_onpolicy.cli.values import UsageError, read_yaml
 from maxent_onpolicy.controllers import describe_controllers
 
+_LONGEST = 30  # characters of a name that its text stands beside
+
 DESCRIPTION = """Show what there is: algorithms, controllers, environments, games, suites.
 
   maxent-onpolicy list
@@ -95,10 +97,15 @@ def _description(path: object) -> str:
 
 
 def _show(console: Console, title: str, rows: list[tuple[str, str]]) -> None:
-    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, text in rows:
-        table.add_row(Text(f"  {name}"), Text(text))
+    """Print names and texts in two columns; a long name has a line of its own, so that texts keep theirs wide."""
     console.print(Text(title, style="bold"))
-    console.print(table)
+    width = max((len(name) for name, _ in rows if len(name) <= _LONGEST), default=0)
+    for name, text in rows:
+        table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+        table.add_column(no_wrap=True, width=2 + width)
+        table.add_column(overflow="fold")
+        if len(name) > width:
+            console.print(Text(f"  {name}"), soft_wrap=True)
+            name = ""
+        table.add_row(Text(f"  {name}"), Text(text))
+        console.print(table)

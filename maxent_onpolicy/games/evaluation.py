@@ -1,7 +1,7 @@
 """What a pair of strategies is worth."""
 
 import hashlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +27,16 @@ class Evaluation(NamedTuple):
     exploitability: Number
     value: Number
     q_residual: Number | None = None
+
+
+def not_negative(gap: Any) -> Any:
+    """Return a gap, or a batch of them, with 0 for what rounding has made negative; NaN stays.
+
+    No strategy earns more than a best response, so no gap is below 0 by more than rounding.
+    """
+    if isinstance(gap, torch.Tensor):
+        return torch.where(gap <= 0.0, 0.0, gap)
+    return 0.0 if gap <= 0.0 else gap
 
 
 def largest(number: Number | None, smallest: bool = False) -> float:

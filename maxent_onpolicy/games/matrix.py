@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from maxent_onpolicy.games.evaluation import Evaluation, digest
+from maxent_onpolicy.games.evaluation import Evaluation, digest, not_negative
 from maxent_onpolicy.validation import check_range
 
 Strategies = tuple[Tensor, Tensor]
@@ -108,14 +108,14 @@ def measure(
     The QRE gap is computed as ``τ·Σ KL(strategy‖response)``, the same without cancellation.
     """
     value = (first * first_gradient).sum(dim)
-    nash_conv = first_gradient.amax(dim) + second_gradient.amax(dim)
+    nash_conv = not_negative(first_gradient.amax(dim) + second_gradient.amax(dim))
     gap = nash_conv
     if tau > 0.0:
         divergences = [
             (torch.xlogy(own, own) - own * torch.log_softmax(gradient / tau, dim)).sum(dim)
             for own, gradient in ((first, first_gradient), (second, second_gradient))
         ]
-        gap = tau * (divergences[0] + divergences[1])
+        gap = not_negative(tau * (divergences[0] + divergences[1]))
     found = (gap, nash_conv, nash_conv / 2, value)
     return Evaluation(*(number if number.ndim else number.item() for number in found))
 

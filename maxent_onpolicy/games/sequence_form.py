@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from maxent_onpolicy.games import treeplex
-from maxent_onpolicy.games.evaluation import Evaluation, digest
+from maxent_onpolicy.games.evaluation import Evaluation, digest, not_negative
 from maxent_onpolicy.games.treeplex import Payoff, Treeplex, Vector
 from maxent_onpolicy.validation import check_range, did_you_mean
 
@@ -138,7 +138,7 @@ class SequenceFormGame:
         ``τ·Σ_players D(x‖response)``, which is the same and has no cancellation. At ``tau = 0`` it is NashConv.
         """
         if tau == 0.0:
-            return sum(self.best_responses(behaviours)[1])
+            return not_negative(sum(self.best_responses(behaviours)[1]))
         total = 0.0
         for player, gradient in enumerate(self.gradients(behaviours)):
             tree = self.trees[player]
@@ -147,7 +147,7 @@ class SequenceFormGame:
             total += tau * treeplex.divergence(
                 tree, behaviours[player], self.reach(behaviours[player], player), response
             )
-        return float(total)
+        return not_negative(float(total))
 
     def evaluate(self, behaviours: Behaviours, tau: float = 0.0) -> Evaluation:
         """Measure a pair of behaviours.
@@ -166,7 +166,7 @@ class SequenceFormGame:
                     f"player {player} of {self.name} has {tree.n_sequences} sequences, "
                     f"got a behaviour of {len(behaviour)}"
                 )
-        nash_conv = sum(self.best_responses(behaviours)[1])
+        nash_conv = not_negative(sum(self.best_responses(behaviours)[1]))
         return Evaluation(self.qre_gap(behaviours, tau), nash_conv, nash_conv / 2, self.value(behaviours))
 
     def table(self, behaviours: Behaviours) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

@@ -17,6 +17,7 @@ from jaxtyping import Float64, Int64
 from maxent_onpolicy.games.compiled import njit
 
 Vector = Float64[np.ndarray, " sequences"]
+Array = Float64[np.ndarray, "sequences *directions"]
 
 
 class Treeplex(NamedTuple):
@@ -181,18 +182,23 @@ def entropy(tree: Treeplex, behaviour: Vector, reach: Vector) -> float:
 
 
 @njit
-def respond_derivative(
-    tree: Treeplex, behaviour: Vector, reach: Vector, direction: Vector, out: Vector, work: Vector
-) -> None:
-    """Write the derivative of the response's ``reach`` along ``direction`` of the dual variable into ``out``."""
-    work[:] = direction
+def respond_derivative(tree: Treeplex, behaviour: Vector, reach: Vector, work: Array, out: Array) -> None:
+    """Write the derivative of the response's ``reach`` along a direction of the dual variable into ``out``.
+
+    Args:
+        tree: of the player.
+        behaviour: the response.
+        reach: its sequence form.
+        work: ``[sequences]`` the direction, or ``[sequences, directions]``; becomes the derivative of ``log b``.
+        out: as ``work``.
+    """
     for state in range(len(tree.parent) - 1, -1, -1):
         first, end = tree.first[state], tree.first[state] + tree.actions[state]
-        mean = 0.0
-        for sequence in range(first, end):
+        mean = behaviour[first] * work[first]
+        for sequence in range(first + 1, end):
             mean += behaviour[sequence] * work[sequence]
         for sequence in range(first, end):
-            work[sequence] -= mean  # from here on the derivative of log b
+            work[sequence] -= mean
         work[tree.parent[state]] += tree.copies[state] * mean
     out[0] = 0.0
     for state in range(len(tree.parent)):

@@ -13,6 +13,7 @@ from maxent_onpolicy.cli.config import make_config
 from maxent_onpolicy.cli.main import COMMANDS, main
 from maxent_onpolicy.controllers import CONTROLLERS
 from maxent_onpolicy.evaluation.runs import RunDirectory
+from maxent_onpolicy.games.registry import list_games
 
 SHORT = ["--timesteps", "512", "--n-steps", "128", "--batch-size", "64", "--n-epochs", "1", "--device", "cpu"]
 SHORT += ["--eval-episodes", "2", "--eval-every", "256"]
@@ -181,6 +182,17 @@ def test_list_names_what_there_is(in_tmp, capsys):
     assert all(len(line.rstrip()) <= 80 for line in output.splitlines())
     assert main(["list", "algorithms"]) == 0
     assert "CartPole" not in capsys.readouterr().out
+
+
+def test_list_shows_games_with_their_texts_beside_them(in_tmp, capsys):
+    assert main(["list", "games"]) == 0
+    output = capsys.readouterr().out
+    lines = [line.rstrip() for line in output.splitlines()]
+    assert all(len(line) <= 80 for line in lines)
+    assert len(lines) < 2 * len(list_games()) + 4
+    assert "  matching_pennies               matrix game, 2 × 2, value 0" in lines
+    words = " ".join(output.split())
+    assert all(f" {name} {text}" in words for name, text in list_games())
 
 
 def test_list_names_the_environments_of_extras(in_tmp, capsys):

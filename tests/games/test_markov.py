@@ -7,6 +7,7 @@ from scipy import sparse
 
 from maxent_onpolicy.games.generators import random_markov_game, random_matrix_game
 from maxent_onpolicy.games.markov import MarkovGame
+from maxent_onpolicy.games.soccer import soccer
 from maxent_onpolicy.games.solvers.omwu import OMWU
 
 TAU = 0.1
@@ -77,13 +78,31 @@ def test_the_residual_bounds_the_distance_to_the_values_of_the_qre(game):
     solver = OMWU(game, TAU)
     for iterations in (20, 200, 2000, 3000):
         solver.learn(iterations, check_every=iterations)
-        distance = np.abs(solver._response.q.movedim((0, 1), (-2, -1)).numpy() - exact).max()
+        distance = np.abs(solver.q_values - exact).max()
         assert distance <= solver.evaluate().q_residual + 1e-10
     assert distance < 1e-3
     first, second = soft_policies = solver.policy()
     assert game.evaluate(soft_policies, TAU, torch.from_numpy(exact)).q_residual < 1e-9
     expected = softmax(np.einsum("sab,sb->sa", exact, second.numpy()) / TAU)
     np.testing.assert_allclose(first.numpy(), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("end", [{"gamma": 0.8}, {"horizon": 4}])
+def test_learned_action_values_are_those_of_the_equilibrium(end, tmp_path):
+    """They solve ``Q = r + γ·P·V`` with the values ``V`` that the strategies have at the equilibrium."""
+    game = random_markov_game(6, (2, 3), **end)
+    assert (OMWU(game, 0.5).q_values == 0.0).all()
+    solver = OMWU(game, 0.5).learn(2_500)  # values settle long after strategies
+    assert solver.q_values.shape == (*game.layout, 2, 3)
+    high, low = game.best_response_values(*solver.policy(), 0.5)
+    for values in (high, low):
+        np.testing.assert_allclose(solver.q_values, game.action_values(values), rtol=0, atol=1e-9)
+    loaded = OMWU.load(solver.save(tmp_path / "markov"), game)
+    np.testing.assert_array_equal(loaded.q_values, solver.q_values)
+    solver.q_values[:] = 0.0  # a copy
+    np.testing.assert_array_equal(loaded.q_values, solver.q_values)
+    with pytest.raises(AttributeError, match="only in Markov games action values are learned, not in MatrixGame"):
+        OMWU(random_matrix_game(2, 2), TAU).q_values  # noqa: B018
 
 
 @pytest.mark.parametrize("end", [{"gamma": 0.8}, {"horizon": 4}])
@@ -98,25 +117,39 @@ def test_dense_and_sparse_transitions_are_the_same(end):
         assert found.evaluate().qre_gap == pytest.approx(expected.evaluate().qre_gap, rel=1e-9)
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.7, 0.99])
 @pytest.mark.parametrize("tau", [0.0, 0.3])
-def test_best_responses_are_the_fixed_points_of_value_iteration(tau):
-    game = random_markov_game(4, (2, 3), gamma=0.7, seed=1)
+def test_best_responses_are_the_fixed_points_of_value_iteration(tau, gamma):
+    game = random_markov_game(4, (2, 3), gamma=gamma, seed=1)
     random = np.random.default_rng(0)
     first, second = (random.dirichlet(np.ones(count), 4) for count in game.actions)
-    high, low = game.best_response_values(torch.from_numpy(first), torch.from_numpy(second), tau)
     reward, transition = game.reward.numpy(), game.transition.numpy()
     entropy = [-(own * np.log(own)).sum(1) for own in (first, second)]
 
     def best(earned, sign):
         return sign * tau * np.logaddexp.reduce(sign * earned / tau, 1) if tau else sign * (sign * earned).max(1)
 
-    top, bottom = np.zeros(4), np.zeros(4)
-    for _ in range(120):
-        q_top, q_bottom = (reward + 0.7 * (transition @ values).reshape(reward.shape) for values in (top, bottom))
+    top, bottom, value = np.zeros(4), np.zeros(4), np.zeros(4)
+    for _ in range(3500):
+        q_top, q_bottom, q = (reward + gamma * (transition @ v).reshape(reward.shape) for v in (top, bottom, value))
         top = best(np.einsum("sab,sb->sa", q_top, second), 1.0) - tau * entropy[1]
         bottom = best(np.einsum("sab,sa->sb", q_bottom, first), -1.0) + tau * entropy[0]
-    np.testing.assert_allclose(high, top, atol=1e-12)
-    np.testing.assert_allclose(low, bottom, atol=1e-12)
+        value = np.einsum("sab,sa,sb->s", q, first, second)
+    for own in (game, MarkovGame(sparse.csr_array(transition), game.reward, gamma=gamma)):
+        high, low = own.best_response_values(torch.from_numpy(first), torch.from_numpy(second), tau)
+        np.testing.assert_allclose(high, top, rtol=0, atol=1e-11)
+        np.testing.assert_allclose(low, bottom, rtol=0, atol=1e-11)
+        np.testing.assert_allclose(own.evaluate((first, second), tau).value, value, rtol=0, atol=1e-11)
+
+
+def test_best_responses_of_sparse_games_take_few_products_with_all_transitions(monkeypatch):
+    """Value iteration would take some 350 of them for each of the four."""
+    game = soccer()
+    seen = []
+    whole = MarkovGame.action_values
+    monkeypatch.setattr(MarkovGame, "action_values", lambda *given: seen.append(1) or whole(*given))
+    game.evaluate(game.uniform(), TAU)
+    assert len(seen) < 100
 
 
 def test_one_state_that_never_changes_has_the_strategies_of_its_matrix():

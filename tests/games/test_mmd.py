@@ -45,7 +45,7 @@ def test_updates_are_those_of_the_formula():
 def test_it_is_omwu_without_optimism_and_with_another_step(kuhn):
     for game in (random_matrix_game(3, 3), random_markov_game(3, (2, 2)), kuhn):
         found, expected = MMD(game, 0.5, 0.2).learn(30), OMWU(game, 0.5, 0.2 / 1.1, variant="mwu").learn(30)
-        assert found.eta == pytest.approx(expected.eta)
+        assert found.eta == found.history[-1].eta == 0.2
         assert found.evaluate().qre_gap == pytest.approx(expected.evaluate().qre_gap, rel=1e-12)
 
 
@@ -60,8 +60,12 @@ def test_the_proved_step_size_is_tau_over_the_square_of_the_payoffs():
     game, tau = random_matrix_game(4, 4), 0.3
     norm = float(game.payoff.max() - game.payoff.min()) / 2  # after a shift, which moves nothing
     step = tau / norm**2
-    assert float(MMD(game, tau, "theory").eta) == pytest.approx(step / (1 + step * tau))
-    with pytest.warns(UserWarning, match=r"largest step size for which convergence is proved \(Sokota"):
+    assert float(MMD(game, tau, "theory").eta) == pytest.approx(step)
+    assert float(OMWU(game, tau, "theory", "mwu").eta) == pytest.approx(step / (1 + step * tau))
+    with pytest.warns(
+        UserWarning,
+        match=rf"eta={1.01 * step:g} is above {step:.3g}, the largest .* convergence is proved \(Sokota",
+    ):
         MMD(game, tau, 1.01 * step)
     MMD(game, tau, 0.99 * step)
 
@@ -71,7 +75,7 @@ def test_the_proved_rate_holds():
     game, tau = random_matrix_game(4, 4, batch=20, seed=3), 0.2
     goal = OMWU(game, tau).learn(20_000, tol=1e-15).policy()
     solver = MMD(game, tau, "theory")
-    keep = 1 - solver.eta * tau
+    keep = 1 / (1 + solver.eta * tau)
     before = None
     for _ in range(200):
         found = sum(torch.xlogy(own, own / now).sum(-1) for own, now in zip(goal, solver.policy(), strict=True))
@@ -81,13 +85,23 @@ def test_the_proved_rate_holds():
         solver.learn(1)
 
 
+def test_the_automatic_step_is_the_one_of_omwu_without_optimism(kuhn):
+    for game in (random_matrix_game(3, 3, batch=2), random_markov_game(3, (2, 2)), kuhn):
+        found, expected = MMD(game, 0.5).learn(30, check_every=10), OMWU(game, 0.5, variant="mwu")
+        expected.learn(30, check_every=10)
+        np.testing.assert_allclose(found.eta, expected.eta / (1 - expected.eta * 0.5))
+        assert [record.qre_gap for record in found.history] == [record.qre_gap for record in expected.history]
+
+
 def test_it_goes_on_after_saving(tmp_path):
     game = random_matrix_game(3, 3)
-    straight = MMD(game, 0.2, 0.1).learn(50, check_every=10)
-    half = MMD(game, 0.2, 0.1).learn(20, check_every=10)
-    again = MMD.load(half.save(tmp_path / "mmd"), game).learn(30, check_every=10)
-    assert again.iterations == straight.iterations == 50
-    assert again.evaluate() == straight.evaluate()
+    for eta in (0.1, "auto"):
+        straight = MMD(game, 0.2, eta).learn(50, check_every=10)
+        half = MMD(game, 0.2, eta).learn(20, check_every=10)
+        again = MMD.load(half.save(tmp_path / "mmd"), game).learn(30, check_every=10)
+        assert again.iterations == straight.iterations == 50
+        assert again.eta == straight.eta
+        assert again.evaluate() == straight.evaluate()
 
 
 def test_step_sizes_that_would_not_move_or_are_not_proved_are_refused(kuhn):

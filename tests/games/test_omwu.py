@@ -7,8 +7,10 @@ import torch
 from maxent_onpolicy.games import (
     OMWU,
     Annealing,
+    MatrixGame,
     SequenceFormGame,
     matching_pennies,
+    perturbed_rock_paper_scissors,
     random_markov_game,
     random_matrix_game,
     rock_paper_scissors,
@@ -98,6 +100,16 @@ def test_the_temperature_falls_only_after_the_gap_has():
         assert fell == (before.qre_gap <= before.tau)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("variant", ["omwu", "mwu"])
+def test_annealing_goes_on_where_a_gap_is_zero(dtype, variant):
+    game = MatrixGame([[1.0, 0.0], [3.0, 1.0]])  # a saddle point, which is found exactly
+    solver = OMWU(game, "anneal", variant=variant, dtype=dtype).learn(1_500, check_every=10)
+    assert solver.history[-1].nash_conv == 0.0
+    assert solver.history[-1].qre_gap < 1e-20
+    assert 1e-30 <= solver.tau < 1e-20
+
+
 def test_a_schedule_sees_what_is_left():
     seen = []
 
@@ -105,9 +117,54 @@ def test_a_schedule_sees_what_is_left():
         seen.append(progress_remaining)
         return 0.1 + 0.1 * progress_remaining
 
-    solver = OMWU(matching_pennies(), schedule).learn(40, tol=-0.0, check_every=10)
+    solver = OMWU(matching_pennies(), schedule).learn(40, check_every=10)
     assert seen[0] == 1.0
     assert solver.tau == pytest.approx(0.1 + 0.1 * seen[-1])
+
+
+@pytest.mark.parametrize("variant", ["omwu", "extragradient", "mwu"])
+@pytest.mark.parametrize("game", [random_matrix_game(3, 4), random_markov_game(4, (2, 3))])
+@pytest.mark.filterwarnings("ignore:eta=0.05 is above")
+def test_the_midpoint_is_what_is_played_next(variant, game):
+    """So says the average of all that was played, after one update more."""
+    solver = OMWU(game, 0.3, 0.05, variant).learn(7)
+    wanted, before = solver.policy("midpoint"), solver.policy("average")
+    after = solver.learn(1).policy("average")
+    for played, old, new in zip(wanted, before, after, strict=True):
+        torch.testing.assert_close(8 * new - 7 * old, played, rtol=0, atol=1e-13)
+
+
+def test_only_a_tolerance_stops_at_an_exact_solution():
+    game = matching_pennies()  # solved by where solvers start
+    assert OMWU(game, 0.1).learn(30, check_every=10).iterations == 30
+    assert OMWU(game, 0.1).learn(30, tol=0.0, check_every=10).iterations == 10
+    with pytest.raises(ValueError, match=r"`tol` must be in \[0, inf\), got -1"):
+        OMWU(game, 0.1).learn(30, tol=-1.0)
+
+
+@pytest.mark.parametrize(
+    ("game", "tau"),
+    [
+        (perturbed_rock_paper_scissors(), 0.5),
+        (random_matrix_game(4, 5, batch=3), 0.5),
+        (random_markov_game(6, (2, 3)), 0.5),
+        (KUHN, 2.0),
+    ],
+)
+def test_gaps_at_the_equilibrium_are_not_negative(game, tau):
+    """By rounding some of them are, if nothing is done about it."""
+    solver = OMWU(game, tau).learn(1_500)
+    assert all(record.qre_gap >= 0.0 for record in solver.history)
+    assert (torch.as_tensor(solver.evaluate().qre_gap) >= 0.0).all()
+    assert np.isfinite(solver.history[-1].qre_gap)
+    assert solver.history[-1].qre_gap < 1e-14
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.1])
+def test_gaps_of_what_is_no_number_are_none_either(tau):
+    broken = torch.full((2,), float("nan"), dtype=torch.float64)
+    assert np.isnan(matching_pennies().evaluate((broken, broken), tau).qre_gap)
+    assert np.isnan(KUHN.evaluate([np.full(tree.n_sequences, np.nan) for tree in KUHN.trees], tau).qre_gap)
 
 
 def test_a_callback_stops_learning():

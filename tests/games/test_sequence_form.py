@@ -98,9 +98,12 @@ def test_the_derivative_is_that_of_finite_differences(tree, dual):
     direction = np.random.default_rng(2).normal(size=len(dual))
     _, behaviour, reach = respond(tree, dual)
     found = np.empty_like(dual)
-    treeplex.respond_derivative(tree, behaviour, reach, direction, found, np.empty_like(dual))
+    treeplex.respond_derivative(tree, behaviour, reach, direction.copy(), found)
     ahead, back = (respond(tree, dual + step * direction)[2] for step in (1e-6, -1e-6))
     np.testing.assert_allclose(found, (ahead - back) / 2e-6, atol=1e-9)
+    every, matrix = np.eye(len(dual)), np.empty((len(dual), len(dual)))
+    treeplex.respond_derivative(tree, behaviour, reach, every, matrix)
+    np.testing.assert_allclose(matrix @ direction, found, atol=1e-13)
 
 
 def test_behaviours_come_back_from_plans_of_any_scale(tree, dual):

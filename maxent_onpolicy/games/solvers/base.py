@@ -67,7 +67,7 @@ class Solver(ABC):
     def learn(
         self,
         total_iterations: int,
-        tol: float = 0.0,
+        tol: float | None = None,
         callback: Callback | None = None,
         progress_bar: bool = False,
         check_every: int = 100,
@@ -76,7 +76,7 @@ class Solver(ABC):
 
         Args:
             total_iterations: how many updates, counted from here.
-            tol: stop once :meth:`distance` is no more than this.
+            tol: stop once :meth:`distance` is no more than this; 0 stops where it is exactly 0, ``None`` never does.
             callback: called with the solver after each check; learning stops if it returns ``False``.
             progress_bar: show one.
             check_every: updates between checks, which also adapt τ and η.
@@ -87,7 +87,8 @@ class Solver(ABC):
         """
         check_integer("total_iterations", total_iterations, 1)
         check_integer("check_every", check_every, 1)
-        check_range("tol", tol, 0.0)
+        if tol is not None:
+            check_range("tol", tol, 0.0)
         end = self.iterations + total_iterations
         with tqdm(total=total_iterations, unit="it", unit_scale=True, disable=not progress_bar) as bar:
             while self.iterations < end:
@@ -100,7 +101,9 @@ class Solver(ABC):
                 self.history.append(found._replace(seconds=self.seconds))
                 bar.set_postfix_str(f"exploitability {found.exploitability:.1e}", refresh=False)
                 bar.update(block)
-                if (callback is not None and callback(self) is False) or self.distance() <= tol:
+                if callback is not None and callback(self) is False:
+                    break
+                if tol is not None and self.distance() <= tol:
                     break
         return self
 

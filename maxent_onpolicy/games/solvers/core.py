@@ -102,7 +102,7 @@ def advance(
 
 
 def midpoint(state: DualState, eta: Any, tau: Any) -> Pair:
-    """Return the dual variables of the strategies that ``"omwu"`` plays next."""
+    """Return the dual variables of the strategies played next, if ``state.gradient`` is what they look ahead with."""
     return _step(state.dual, state.gradient, 1.0 - eta * tau, eta)
 
 

@@ -190,13 +190,12 @@ def _advance(
 @njit
 def _dependence(trees: Trees, payoffs: Payoffs, behaviour: Vectors, plan: Vectors, probe: Vector, rounds: int) -> float:
     moved = (np.empty_like(plan[0]), np.empty_like(plan[1]))
-    work = (np.empty_like(plan[0]), np.empty_like(plan[1]))
     answer = np.empty_like(plan[1])
     length = 0.0
     for _ in range(rounds):
-        treeplex.respond_derivative(trees[0], behaviour[0], plan[0], probe, moved[0], work[0])
+        treeplex.respond_derivative(trees[0], behaviour[0], plan[0], probe, moved[0])
         treeplex.multiply(payoffs[1], moved[0], answer)
-        treeplex.respond_derivative(trees[1], behaviour[1], plan[1], answer, moved[1], work[1])
+        treeplex.respond_derivative(trees[1], behaviour[1], plan[1], answer, moved[1])
         treeplex.multiply(payoffs[0], moved[1], probe)
         length = np.sqrt(np.dot(probe, probe))
         if length == 0.0:

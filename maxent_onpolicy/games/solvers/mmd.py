@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from maxent_onpolicy.games.solvers.omwu import OMWU
+from maxent_onpolicy.games.solvers.step_size import proximal_step
 from maxent_onpolicy.games.solvers.temperature import Temperature
 
 
@@ -13,14 +14,14 @@ class MMD(OMWU):
 
     Each step maximises ``η·⟨g, x⟩ − ητ·D(x‖magnet) − D(x‖x_t)``. With the strategy of most entropy for a magnet (the
     uniform one, or in sequence form the uniform one over plans), that is in logits ``θ ← (θ + η·g)/(1 + ητ)``:
-    :class:`OMWU`'s variant ``"mwu"`` with the step ``η/(1 + ητ)``. That step is what the attribute ``eta``, the history
-    and warnings speak of.
+    :class:`OMWU`'s variant ``"mwu"`` with the step ``η/(1 + ητ)``.
 
     Args:
         game: a :class:`MatrixGame`, :class:`MarkovGame` or :class:`SequenceFormGame`.
         tau: temperature τ, as in :class:`OMWU`.
         eta: step size η; ``"theory"``, in matrix games only, is ``τ/‖A‖²``, the largest for which convergence is proved
-            (Theorem 3.4); ``"auto"`` is the same, elsewhere with an estimate in place of ``‖A‖``.
+            (Theorem 3.4); ``"auto"`` has an estimate of how strongly the players depend on each other in place of
+            ``‖A‖``, and backs off when the QRE gap grows, in matrix games no further than to the proved step.
         dtype: ``"float64"`` or, in matrix and Markov games, ``"float32"``.
         device: of matrix and Markov games.
         seed: of :meth:`predict`'s random actions.
@@ -41,6 +42,14 @@ class MMD(OMWU):
         seed: int | None = None,
     ) -> None:
         super().__init__(game, tau, eta, "mwu", dtype, device, seed)
+
+    @property
+    def eta(self) -> Any:
+        """Step size η of the next updates: a number, or in matrix games, unless given, one for each of the batch."""
+        return self._named(self._step) if isinstance(self._rule, str) else self._rule
+
+    def _named(self, step: Any) -> Any:
+        return proximal_step(step, self.tau)
 
     def _step_size(self) -> Any:
         size = super()._step_size()

@@ -10,14 +10,11 @@ follows the same equations in logits of normal and extensive form.
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float64
 
 from maxent_onpolicy.games import treeplex
-from maxent_onpolicy.games.compiled import njit
 from maxent_onpolicy.games.sequence_form import SequenceFormGame
-from maxent_onpolicy.games.treeplex import Treeplex, Vector
+from maxent_onpolicy.games.treeplex import Vector
 
-Matrix = Float64[np.ndarray, "rows columns"]
 Vectors = tuple[Vector, Vector]
 _SHORTEST = 1 / 64
 _EASIER = 0.1  # of what the linear model promises must come true
@@ -101,7 +98,9 @@ class NewtonSteps:
         derivatives = []
         for player, tree in enumerate(self.game.trees):
             matrix = np.empty((tree.n_sequences, tree.n_sequences))
-            _derivative(tree, at.behaviour[player], at.plan[player], matrix)
+            every_logit = np.eye(tree.n_sequences)
+            treeplex.respond_derivative(tree, at.behaviour[player], at.plan[player], every_logit, matrix)
+            del every_logit  # as large as the systems below
             derivatives.append(matrix)
         first = self._payoffs[0] @ derivatives[1] / tau
         second = self._payoffs[1] @ derivatives[0] / tau
@@ -118,26 +117,3 @@ def _sparse(game: SequenceFormGame, player: int) -> Any:
         raise ImportError("Newton steps need SciPy: pip install 'maxent-onpolicy[games]'") from error
     start, column, value = game.payoffs[player]
     return csr_array((value, column, start), shape=[game.trees[each].n_sequences for each in (player, 1 - player)])
-
-
-@njit
-def _derivative(tree: Treeplex, behaviour: Vector, plan: Vector, out: Matrix) -> None:
-    """Write the derivative of every sequence's probability with respect to every logit into ``out``."""
-    n = len(plan)
-    log_behaviour = np.zeros((n, n))
-    for sequence in range(n):
-        log_behaviour[sequence, sequence] = 1.0
-    mean = np.empty(n)
-    for state in range(len(tree.parent) - 1, -1, -1):
-        first, end = tree.first[state], tree.first[state] + tree.actions[state]
-        mean[:] = 0.0
-        for sequence in range(first, end):
-            mean += behaviour[sequence] * log_behaviour[sequence]
-        for sequence in range(first, end):
-            log_behaviour[sequence] -= mean
-        log_behaviour[tree.parent[state]] += tree.copies[state] * mean
-    out[0] = 0.0
-    for state in range(len(tree.parent)):
-        parent = tree.parent[state]
-        for sequence in range(tree.first[state], tree.first[state] + tree.actions[state]):
-            out[sequence] = behaviour[sequence] * (out[parent] + plan[parent] * log_behaviour[sequence])

@@ -1,13 +1,14 @@
 """Entropy-regularised optimistic multiplicative weights."""
 
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 
 from maxent_onpolicy.games.evaluation import Evaluation, largest
+from maxent_onpolicy.games.markov import MarkovGame
 from maxent_onpolicy.games.matrix import MatrixGame
 from maxent_onpolicy.games.solvers.base import Arrays, Iterate, Record, Solver
 from maxent_onpolicy.games.solvers.core import VARIANTS, Pair, Variant, midpoint
@@ -34,8 +35,8 @@ class OMWU(Solver):
         tau: temperature τ; a number of at least 0, ``"anneal"``, an :class:`Annealing`, or a schedule that maps the
             part of learning that is left, 1 to 0, to τ.
         eta: step size η; ``"theory"`` is the largest for which convergence is proved; ``"auto"`` is the same in matrix
-            games, and elsewhere a multiple of the inverse of how strongly the players depend on each other, which
-            backs off when the QRE gap grows.
+            games, and elsewhere, or without optimism, follows how strongly the players depend on each other, and backs
+            off when the QRE gap grows.
         variant: ``"omwu"``, ``"extragradient"`` (two looks at the payoffs a step) or ``"mwu"`` (no optimism).
         dtype: ``"float64"`` or, in matrix and Markov games, ``"float32"``.
         device: of matrix and Markov games.
@@ -74,9 +75,28 @@ class OMWU(Solver):
         self.tau = self._temperature(1.0, float("inf"))
         if variant == "mwu" and isinstance(eta, str) and self.tau == 0.0:
             raise ValueError(f"without optimism and with tau=0 only a number will do for `eta`, got {eta!r}")
-        self.eta: Any = self._step_size()
+        self._step: Any = self._step_size()
         if not isinstance(eta, str):
             self._warn_if_large()
+
+    @property
+    def eta(self) -> Any:
+        """Step size η of the next updates: a number, or in matrix games, unless given, one for each of the batch."""
+        return self._step
+
+    @property
+    def q_values(self) -> np.ndarray:
+        """Learned action values ``Q`` of a Markov game, ``[S, A, B]`` or ``[H, S, A, B]``; 0 before the first update.
+
+        They are the first player's, and count what entropy is worth in later states. How far they are from those of the
+        equilibrium is bounded by ``evaluate().q_residual``.
+
+        Raises:
+            AttributeError: if it is another kind of game, whose payoffs are known.
+        """
+        if not isinstance(self.game, MarkovGame):
+            raise AttributeError(f"only in Markov games action values are learned, not in {self.game!r}")
+        return self._response.action_values().cpu().numpy().copy()
 
     def policy(self, iterate: Iterate = "midpoint") -> Pair:
         """Return both players' strategies.
@@ -105,7 +125,7 @@ class OMWU(Solver):
         return found.qre_gap if self._schedule == self.tau and self.tau > 0 else found.exploitability
 
     def _update(self, iterations: int) -> None:
-        self._state = self._response.advance(self._state, iterations, self.eta, self.tau, self.variant)
+        self._state = self._response.advance(self._state, iterations, self._step, self.tau, self.variant)
 
     def _check(self, progress_remaining: float) -> Record:
         if self.acceleration == "newton" and self.tau > _COLDEST:
@@ -129,15 +149,15 @@ class OMWU(Solver):
         if tau != self.tau:
             self._back_off.forget()
         self.tau = tau
-        self.eta = self._step_size()
+        self._step = self._step_size()
         return record
 
     def _remember(self) -> tuple[dict[str, Any], Arrays]:
         if callable(self._schedule):
             raise ValueError("a solver whose `tau` is a function cannot be saved; give a number or an Annealing")
         schedule = asdict(self._schedule) if isinstance(self._schedule, Annealing) else self._schedule
-        eta = self.eta.cpu().numpy() if isinstance(self.eta, torch.Tensor) else np.array(self.eta)
-        arrays = self._response.to_arrays(self._state) | {"eta": eta}
+        step = self._step.cpu().numpy() if isinstance(self._step, torch.Tensor) else np.array(self._step)
+        arrays = self._response.to_arrays(self._state) | {"step": step}
         return {**self._settings, "schedule": schedule, "tau": self.tau, "back_off": vars(self._back_off)}, arrays
 
     @classmethod
@@ -150,8 +170,8 @@ class OMWU(Solver):
         solver._state = solver._response.from_arrays(arrays)
         solver.tau = head["tau"]
         vars(solver._back_off).update(head["back_off"])
-        eta = arrays["eta"]
-        solver.eta = torch.from_numpy(eta) if eta.ndim else float(eta)
+        step = arrays["step"]
+        solver._step = torch.from_numpy(step) if step.ndim else float(step)
         return solver
 
     def _temperature(self, progress_remaining: float, gap: float) -> float:
@@ -167,7 +187,8 @@ class OMWU(Solver):
         if self._rule == "theory":
             return self._bound()
         if self.variant == "mwu":
-            return magnetic_step(self._response.strength(self._state), self.tau) * self._back_off.factor
+            step = magnetic_step(self._response.strength(self._state), self.tau) * self._back_off.factor
+            return torch.maximum(step, self._bound()) if isinstance(self.game, MatrixGame) else step
         eta = self._response.suggested_eta(self._state, self.tau)
         if eta is None:
             return self._response.bound(self.tau)
@@ -180,24 +201,31 @@ class OMWU(Solver):
             return self._response.bound(self.tau)
         if not isinstance(self.game, MatrixGame):
             raise ValueError("no step size is proved for updates without optimism but in matrix games")
-        return magnetic_step(self._response.strength(self._state), self.tau)
+        return self._response.magnetic_bound(self.tau)
+
+    def _named(self, step: float) -> float:
+        """Return the η of an update that keeps ``1 − step·τ`` of the logits."""
+        return step
 
     def _warn_if_large(self) -> None:
         try:
             bound = largest(self._bound(), smallest=True)
         except ValueError:
             return
-        if self.eta > bound:
+        if self._step > bound:
             warnings.warn(
-                f"eta={self.eta:g} is above {bound:.3g}, the largest step size for which convergence is proved "
-                f"({_UNOPTIMISTIC if self.variant == 'mwu' else self._response.theorem})",
+                f"eta={self.eta:g} is above {self._named(bound):.3g}, the largest step size for which convergence is "
+                f"proved ({_UNOPTIMISTIC if self.variant == 'mwu' else self._response.theorem})",
                 stacklevel=3,
             )
 
     def _dual(self, iterate: Iterate) -> Pair:
         if iterate == "last" or self.variant == "mwu":
             return self._state.dual
-        return midpoint(self._state, self.eta, self.tau)
+        state = self._state
+        if self.variant == "extragradient":
+            state = replace(state, gradient=self._response.gradients(self._response.respond(state.dual)))
+        return midpoint(state, self._step, self.tau)
 
     def _average(self, iterate: Iterate) -> bool:
         check_choice("iterate", iterate, ("midpoint", "last", "average"))

@@ -13,8 +13,10 @@ from torch import Tensor
 from maxent_onpolicy.games.evaluation import Evaluation
 from maxent_onpolicy.games.matrix import MatrixGame, measure
 from maxent_onpolicy.games.solvers.core import DualState, Pair, Variant, advance, average, from_arrays, to_arrays
+from maxent_onpolicy.games.solvers.step_size import magnetic_step
 from maxent_onpolicy.validation import check_choice
 
+_ROUNDS = 12
 _UNROLLED = 4  # updates in one compiled call
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -41,6 +43,7 @@ class SoftmaxResponse:
         self.payoff = payoff.permute(1, 2, 0).contiguous()
         spread = self.payoff.amax((0, 1)) - self.payoff.amin((0, 1))
         self._compiled = torch.compile(self._unrolled, fullgraph=True) if compile else None
+        self._probe = payoff.new_tensor(np.random.default_rng(0).normal(size=(m, 1)))
         self._norm = spread / 2  # of the payoffs shifted to where it is smallest, which moves no strategy
 
     def start(self) -> DualState:
@@ -87,9 +90,29 @@ class SoftmaxResponse:
         norm = self._norm.clamp(min=1e-12)
         return torch.minimum(1 / (2 * tau + 2 * norm), 1 / (4 * norm))
 
+    def magnetic_bound(self, tau: float) -> Tensor:
+        """Return the largest step size of each game for which updates without optimism are proved to converge."""
+        return magnetic_step(self._norm, tau)
+
     def strength(self, state: DualState) -> Tensor:
-        """Return how strongly the players depend on each other: ``‖A‖`` of each game."""
-        return self._norm
+        """Return how strongly the players' responses depend on each other in each game; at most ``‖A‖``.
+
+        It is the largest singular value of the payoffs between the responses' derivatives, by power iteration, where
+        both play the average of what they have played: they come back to it if they go round the equilibrium, while
+        what they play at a moment may be so sharp there that they seem not to depend on each other at all.
+        """
+        played = average(state) if bool(state.total[0].any()) else self.respond(state.dual)
+        first, second = (strategy.sqrt() for strategy in played)
+        # The derivative diag(p) − p·pᵀ of a softmax is K·Kᵀ with K = diag(√p)·(I − √p·√pᵀ).
+        probe = self._probe.expand_as(first)
+        length = torch.zeros_like(self._norm)
+        for _ in range(_ROUNDS):
+            probe = _without(probe, first)
+            probe = probe / probe.norm(dim=0).clamp(min=1e-30)
+            answer = _without(second * (self.payoff * (first * probe).unsqueeze(1)).sum(0), second)
+            length = answer.norm(dim=0)
+            probe = first * (self.payoff * (second * answer)).sum(1)
+        return length
 
     def suggested_eta(self, state: DualState, tau: float) -> None:
         """``None``: the proved step size is good."""
@@ -135,6 +158,11 @@ class SoftmaxResponse:
     def _exported(self, strategies: Pair) -> Pair:
         first, second = (strategy.T.reshape(*self.batch_shape, strategy.shape[0]) for strategy in strategies)
         return first, second
+
+
+def _without(vector: Tensor, unit: Tensor) -> Tensor:
+    """Return what is left of vectors, in columns, without their parts along unit vectors."""
+    return vector - unit * (unit * vector).sum(0)
 
 
 def _paired(parts: tuple[Tensor, ...]) -> DualState:

@@ -109,6 +109,10 @@ class StateResponse:
         """
         raise ValueError("acceleration='newton' is for games in sequence form")
 
+    def action_values(self) -> Tensor:
+        """Return ``q`` as ``[..., S, A, B]``."""
+        return self.q.movedim((0, 1), (-2, -1))
+
     def policy(self, dual: Pair) -> Pair:
         """Return strategies ``[..., states, actions]``."""
         return _exported(self.respond(dual))
@@ -119,7 +123,7 @@ class StateResponse:
 
     def evaluate(self, dual: Pair, tau: float) -> Evaluation:
         """Measure the responses to ``dual`` by exact best responses."""
-        q = self.q.movedim((0, 1), (-2, -1)).to("cpu", self.game.reward.dtype)
+        q = self.action_values().to("cpu", self.game.reward.dtype)
         return self.game.evaluate(self.policy(dual), tau, q)
 
     def evaluate_average(self, state: DualState, tau: float) -> Evaluation:

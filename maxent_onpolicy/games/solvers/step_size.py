@@ -2,19 +2,36 @@
 
 from typing import Any
 
+from torch import Tensor
+
 _GROWTH = 1.02
 _PATIENCE = 1.5
 _SMALLEST = 1e-3
+_WEAKEST = 0.01  # of τ
+_COLDEST = 1e-15  # the square of _WEAKEST times this is no zero in float32
 
 
 def magnetic_step(strength: Any, tau: float) -> Any:
     """Return ``τ/(τ² + L²)``, the step size of updates without optimism between players that depend by ``L``.
 
     It is ``η/(1 + ητ)`` with ``η = τ/L²``, the largest step for which magnetic mirror descent is proved to converge in
-    matrix games with ``L = ‖A‖`` (Sokota et al., arXiv:2206.05825, Theorem 3.4). It is also what makes the linearised
-    update contract most, at the rate ``L/√(τ² + L²)``; twice of it makes none.
+    matrix games with ``L = ‖A‖`` (Sokota et al., arXiv:2206.05825, Theorem 3.4). With the largest singular value of the
+    payoffs between the responses' derivatives for ``L``, which is never larger, it is what makes the linearised update
+    contract most, at the rate ``L/√(τ² + L²)``; twice of it makes none.
+
+    It is 0.9999/τ at most, where players hardly depend on each other.
     """
-    return tau / (tau**2 + strength**2)
+    tau = max(tau, _COLDEST)
+    return tau / (tau**2 + _at_least(strength, _WEAKEST * tau) ** 2)
+
+
+def proximal_step(step: Any, tau: float) -> Any:
+    """Return the ``η`` with ``η/(1 + ητ) = step``: what magnetic mirror descent calls a step of the logits."""
+    return step / (1.0 - step * tau)
+
+
+def _at_least(strength: Any, least: float) -> Any:
+    return strength.clamp(min=least) if isinstance(strength, Tensor) else max(strength, least)
 
 
 class BackOff:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from maxent_onpolicy.validation import check_range
 
+_COLDEST = 1e-30
+
 
 @dataclass(frozen=True)
 class Annealing:
@@ -17,7 +19,7 @@ class Annealing:
         start: the first τ.
         factor: what it is multiplied with; 0.5 halves it.
         ratio: how small the gap must be, in units of τ.
-        minimum: where it stops falling.
+        minimum: where it stops falling; at the latest at 1e-30, lest payoffs divided by it be infinite.
 
     Raises:
         ValueError: if ``start`` is not positive, ``factor`` not between 0 and 1, ``ratio`` not positive, or
@@ -37,7 +39,7 @@ class Annealing:
 
     def next(self, tau: float, qre_gap: float) -> float:
         """Return the temperature after a check that found ``qre_gap`` at ``tau``."""
-        return max(self.minimum, tau * self.factor) if qre_gap <= self.ratio * tau else tau
+        return max(self.minimum, tau * self.factor, _COLDEST) if qre_gap <= self.ratio * tau else tau
 
 
 Temperature = float | Annealing | Callable[[float], float]
