@@ -15,6 +15,7 @@ from maxent_onpolicy.games import (
     random_matrix_game,
     rock_paper_scissors,
 )
+from maxent_onpolicy.games.solvers.temperature import Floor
 
 KUHN = SequenceFormGame.from_openspiel("kuhn_poker")
 GAMES = {
@@ -44,6 +45,14 @@ def test_an_annealed_solver_goes_on_exactly(tmp_path):
     resumed = OMWU.load(tmp_path / "half.npz", KUHN).learn(100, check_every=10)
     assert resumed.tau == whole.tau
     assert resumed.history[-1].exploitability == whole.history[-1].exploitability
+
+
+def test_a_solver_that_came_back_to_the_floor_of_newton_steps_stays_there_when_loaded(leduc, tmp_path):
+    solver = OMWU(leduc, Annealing(1.0, 0.1), acceleration="newton")
+    solver._floor.stays = True
+    again = OMWU.load(solver.learn(20, check_every=10).save(tmp_path / "solver"), leduc)
+    assert again._floor == solver._floor
+    assert again._floor.stays
 
 
 def test_a_file_of_another_game_or_of_something_else_is_refused(tmp_path):
@@ -84,6 +93,27 @@ def test_newton_steps_find_the_same_equilibrium():
     assert fast.history[-1].qre_gap < 1e-13
     for one, other in zip(plain.policy(), fast.policy(), strict=True):
         assert all(np.allclose(one[state], other[state], atol=1e-6) for state in one)
+
+
+def test_below_the_floor_of_newton_steps_the_temperature_goes_on_or_comes_back(kuhn, leduc):
+    """Plain updates lose in Leduc poker what Newton steps have gained, and gain more in Kuhn poker."""
+    kept, lower = (OMWU(game, "anneal", acceleration="newton").learn(3_000, check_every=50) for game in (leduc, kuhn))
+    floor = kept._floor
+    assert kept.tau == floor.tau
+    assert floor.stays
+    assert kept.history[-1].exploitability <= 2 * min(record.exploitability for record in kept.history) < 1e-6
+    assert lower.tau < lower._floor.tau
+    assert lower.history[-1].exploitability < 1e-13
+
+
+def test_a_floor_holds_once_it_was_better_than_what_came_below():
+    floor = Floor(0.1)
+    assert floor.hold(0.4, 0.2, 1.0) == 0.2
+    assert floor.hold(0.2, 0.05, 0.5) == 0.1  # not past it without a look
+    assert floor.hold(0.1, 0.05, 0.3) == 0.05
+    assert floor.hold(0.05, 0.025, 0.5) == 0.025
+    assert floor.hold(0.025, 0.0125, 0.7) == 0.1
+    assert floor.hold(0.1, 0.05, 0.3) == 0.1
 
 
 def test_annealing_gets_to_a_nash_equilibrium():

@@ -14,10 +14,10 @@ from maxent_onpolicy.games.solvers.base import Arrays, Iterate, Record, Solver
 from maxent_onpolicy.games.solvers.core import VARIANTS, Pair, Variant, midpoint
 from maxent_onpolicy.games.solvers.responses import make_response
 from maxent_onpolicy.games.solvers.step_size import BackOff, magnetic_step
-from maxent_onpolicy.games.solvers.temperature import Annealing, Temperature, check_temperature
+from maxent_onpolicy.games.solvers.temperature import Annealing, Floor, Temperature, check_temperature
 from maxent_onpolicy.validation import check_choice, check_range
 
-_COLDEST = 1e-9  # below it, rounding of payoffs divided by τ is worse than what Newton steps gain
+_COLDEST = 2e-9  # where Newton steps end, in units of what both players could gain from uniform strategies
 _UNOPTIMISTIC = "Sokota et al., arXiv:2206.05825, Theorem 3.4"
 _MOST_FORGOTTEN = 0.5  # of the logits in one update, where η is ours to choose
 
@@ -73,6 +73,7 @@ class OMWU(Solver):
         self._rule = _check_rule(eta)
         self._back_off = BackOff()
         self.tau = self._temperature(1.0, float("inf"))
+        self._floor = Floor(_COLDEST * game.evaluate(game.uniform()).nash_conv) if acceleration else None
         if variant == "mwu" and isinstance(eta, str) and self.tau == 0.0:
             raise ValueError(f"without optimism and with tau=0 only a number will do for `eta`, got {eta!r}")
         self._step: Any = self._step_size()
@@ -128,7 +129,7 @@ class OMWU(Solver):
         self._state = self._response.advance(self._state, iterations, self._step, self.tau, self.variant)
 
     def _check(self, progress_remaining: float) -> Record:
-        if self.acceleration == "newton" and self.tau > _COLDEST:
+        if self._floor is not None and self.tau >= self._floor.tau:
             self._response.accelerate(self._state, self.tau)
         found = self.evaluate()
         gap = largest(found.qre_gap)
@@ -146,6 +147,8 @@ class OMWU(Solver):
         )
         self._back_off.see(gap)
         tau = self._temperature(progress_remaining, gap)
+        if self._floor is not None and isinstance(self._schedule, Annealing):
+            tau = self._floor.hold(self.tau, tau, record.exploitability)
         if tau != self.tau:
             self._back_off.forget()
         self.tau = tau
@@ -158,7 +161,8 @@ class OMWU(Solver):
         schedule = asdict(self._schedule) if isinstance(self._schedule, Annealing) else self._schedule
         step = self._step.cpu().numpy() if isinstance(self._step, torch.Tensor) else np.array(self._step)
         arrays = self._response.to_arrays(self._state) | {"step": step}
-        return {**self._settings, "schedule": schedule, "tau": self.tau, "back_off": vars(self._back_off)}, arrays
+        head = {**self._settings, "schedule": schedule, "tau": self.tau, "back_off": vars(self._back_off)}
+        return head | {"floor": None if self._floor is None else vars(self._floor)}, arrays
 
     @classmethod
     def _recall(cls, game: Any, head: dict[str, Any], arrays: Arrays) -> Self:
@@ -170,6 +174,8 @@ class OMWU(Solver):
         solver._state = solver._response.from_arrays(arrays)
         solver.tau = head["tau"]
         vars(solver._back_off).update(head["back_off"])
+        if solver._floor is not None:
+            vars(solver._floor).update(head["floor"])
         step = arrays["step"]
         solver._step = torch.from_numpy(step) if step.ndim else float(step)
         return solver

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 
 from maxent_onpolicy.validation import check_range
 
 _COLDEST = 1e-30
+_LOSS = 2.0
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,32 @@ class Annealing:
     def next(self, tau: float, qre_gap: float) -> float:
         """Return the temperature after a check that found ``qre_gap`` at ``tau``."""
         return max(self.minimum, tau * self.factor, _COLDEST) if qre_gap <= self.ratio * tau else tau
+
+
+@dataclass
+class Floor:
+    """Where Newton steps end when τ falls, and whether it stays there.
+
+    Below it, rounding of payoffs divided by τ is worse than what Newton steps gain. In small games plain updates go on
+    from there; in larger ones they lose what was gained, and then τ goes back and stays.
+
+    Args:
+        tau: the temperature.
+        reached: exploitability there; infinite before.
+        stays: whether it was better than what came below.
+    """
+
+    tau: float
+    reached: float = inf
+    stays: bool = False
+
+    def hold(self, tau: float, proposed: float, exploitability: float) -> float:
+        """Return the temperature after a check at ``tau`` that would be followed by ``proposed``."""
+        if tau == self.tau:
+            self.reached = min(self.reached, exploitability)
+        elif tau < self.tau and exploitability > _LOSS * self.reached:
+            self.stays = True
+        return max(proposed, self.tau) if self.stays or tau > self.tau else proposed
 
 
 Temperature = float | Annealing | Callable[[float], float]
