@@ -94,15 +94,16 @@ def note_machine(folder: Path) -> None:
     """
     found = collect_provenance([])
     machine = {key: found[key] for key in ("cpu", "os", "python", "git")}
-    machine["packages"] = {}
+    path = folder / "machine.json"
+    before = json.loads(path.read_text("utf-8")) if path.is_file() else machine
+    if before["cpu"] != machine["cpu"]:
+        raise SystemExit(f"{folder} holds another machine's measurements; give another --output")
+    machine["packages"] = before.get("packages", {})
     for name in _PACKAGES:
         try:
             machine["packages"][name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    path = folder / "machine.json"
-    if path.is_file() and json.loads(path.read_text("utf-8"))["cpu"] != machine["cpu"]:
-        raise SystemExit(f"{folder} holds another machine's measurements; give another --output")
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(path, json.dumps(machine, indent=1) + "\n")
 

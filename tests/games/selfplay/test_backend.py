@@ -9,6 +9,7 @@ from maxent_onpolicy.cli.config import make_config
 from maxent_onpolicy.cli.main import main
 from maxent_onpolicy.cli.runner import execute
 from maxent_onpolicy.evaluation.protocol import evaluate_policy
+from maxent_onpolicy.evaluation.ranges import load_score_ranges
 from maxent_onpolicy.evaluation.runs import RunDirectory
 from maxent_onpolicy.games import openspiel
 from maxent_onpolicy.games.selfplay import InformationStates, PettingZooVecEnv, SelfPlayVecEnv
@@ -76,6 +77,14 @@ def test_an_evaluation_is_the_mean_return_of_both_seats_against_best_responses()
     assert (
         found["deterministic"].returns == -SequenceFormGame.from_openspiel("kuhn_poker").evaluate(pure).exploitability
     )
+
+
+@pytest.mark.parametrize("game", ["kuhn_poker", "leduc_poker"])
+def test_scores_of_a_game_begin_at_the_uniform_policy_and_end_at_an_equilibrium(game):
+    found = load_score_ranges()[f"openspiel:{game}"]
+    whole = SequenceFormGame.from_openspiel(game)
+    assert -found.low == pytest.approx(whole.evaluate(whole.uniform()).exploitability, abs=1e-5)
+    assert found.high == 0
 
 
 def test_an_exact_score_needs_observations_as_the_game_gives_them():
