@@ -11,6 +11,7 @@ from maxent_onpolicy.cli.runner import execute
 from maxent_onpolicy.evaluation.protocol import evaluate_policy
 from maxent_onpolicy.evaluation.ranges import load_score_ranges
 from maxent_onpolicy.evaluation.runs import RunDirectory
+from maxent_onpolicy.evaluation.scores import load_results
 from maxent_onpolicy.games import openspiel
 from maxent_onpolicy.games.selfplay import InformationStates, PettingZooVecEnv, SelfPlayVecEnv
 from maxent_onpolicy.games.sequence_form import SequenceFormGame
@@ -125,3 +126,12 @@ def test_a_run_is_trained_judged_and_evaluated_from_the_command_line(tmp_path, c
     assert main(["evaluate", str(run.path), "--modes", "stochastic"]) == 0
     shown = capsys.readouterr().out
     assert f"{rows['return'].iloc[-1]:.2f}" in shown
+
+
+def test_a_report_says_that_returns_are_exact(tmp_path):
+    settings = {"total_timesteps": 64, "n_envs": 4, "hyperparameters": SMALL | {"n_steps": 16}}
+    del settings["hyperparameters"]["seed"]
+    who = {"label": "PPO", "algorithm": "PPO", "env_id": "openspiel:kuhn_poker", "seed": 0}
+    config = make_config(settings, "test", suite="s", **who)
+    execute(RunDirectory.create(tmp_path / "runs" / "PPO" / "kuhn" / "seed_0", config.to_json(), {}), keep_model=False)
+    assert any("its exploitability with the other sign" in note for note in load_results(tmp_path).notes)
