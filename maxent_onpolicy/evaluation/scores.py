@@ -355,8 +355,8 @@ def _notes(results: Results) -> list[str]:
     exact = results.checkpoints.groupby("env_id")["length"].max()
     if (exact == 0).any():
         notes.append(
-            f"Returns in {', '.join(exact.index[exact == 0])} are exact, and no episodes were played: what a policy earns "
-            "against best responses, the mean over both seats, which is its exploitability with the other sign."
+            f"Returns in {', '.join(exact.index[exact == 0])} are exact, and no episodes were played: what a policy "
+            "earns against best responses, the mean over both seats, which is its exploitability with the other sign."
         )
     for env_id in results.env_ids:
         rows = results.checkpoints[results.checkpoints["env_id"] == env_id]
