@@ -26,7 +26,8 @@ ALLOWED = {
     "zoo": {"algorithms"},
     "tracking": {"evaluation"},
     "video": {"evaluation", "tracking"},
-    "cli": {"algorithms", "controllers", "envs", "engine", "evaluation", "games", "tracking", "video", "zoo"},
+    "llm": {"estimators", "controllers", "policies"},
+    "cli": {"algorithms", "controllers", "envs", "engine", "evaluation", "games", "llm", "tracking", "video", "zoo"},
 }
 PURE = {"stable_baselines3", "gymnasium", "logging", "random"}
 

@@ -1,7 +1,7 @@
 """``maxent-onpolicy list``: what there is to run."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -15,9 +15,13 @@ from maxent_onpolicy.cli.suite import list_suites
 from maxent_onpolicy.cli.values import UsageError, read_yaml
 from maxent_onpolicy.controllers import describe_controllers
 
+if TYPE_CHECKING:
+    from maxent_onpolicy.llm.methods import MethodInfo
+
 _LONGEST = 30  # characters of a name that its text stands beside
 
-DESCRIPTION = """Show what there is: algorithms, controllers, environments, games, suites.
+DESCRIPTION = """Show what there is: algorithms, controllers, environments, games, suites,
+and methods of entropy control for language models.
 
   maxent-onpolicy list
   maxent-onpolicy list environments
@@ -29,11 +33,13 @@ class ListOptions:
     """Options of ``maxent-onpolicy list``.
 
     Attributes:
-        what: all, algorithms, controllers, environments, games or suites
+        what: all, algorithms, controllers, environments, games, llm-methods or suites
     """
 
     what: Annotated[
-        tyro.conf.Positional[Literal["all", "algorithms", "controllers", "environments", "games", "suites"]],
+        tyro.conf.Positional[
+            Literal["all", "algorithms", "controllers", "environments", "games", "llm-methods", "suites"]
+        ],
         option("[WHAT]", "all"),
     ] = "all"
 
@@ -56,10 +62,22 @@ def main(arguments: list[str]) -> int:
 
         _show(console, "games", list_games())
         console.print("  solve one: maxent-onpolicy solve kuhn_poker\n")
+    if options.what in ("all", "llm-methods"):
+        from maxent_onpolicy.llm.methods import list_methods
+
+        _show(
+            console, "entropy control for language models", [(each.name, _method_text(each)) for each in list_methods()]
+        )
+        console.print("  in use: EntropyAdvantageGRPOConfig(methods=['clip_cov'])\n")
     if options.what in ("all", "suites"):
         _show(console, "suites", [(name, _description(path)) for name, path in list_suites().items()])
         console.print("  your own: maxent-onpolicy bench FILE.yaml")
     return 0
+
+
+def _method_text(method: "MethodInfo") -> str:
+    where = {"code": "the authors' code", "third": "others' code", "abstract": "the abstract"}[method.verified]
+    return f"{method.kind}: {method.summary} {method.source}, formula from {where}"
 
 
 def environments() -> list[tuple[str, str]]:

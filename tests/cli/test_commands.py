@@ -14,6 +14,7 @@ from maxent_onpolicy.cli.main import COMMANDS, main
 from maxent_onpolicy.controllers import CONTROLLERS
 from maxent_onpolicy.evaluation.runs import RunDirectory
 from maxent_onpolicy.games.registry import list_games
+from maxent_onpolicy.llm.methods import METHODS
 
 SHORT = ["--timesteps", "512", "--n-steps", "128", "--batch-size", "64", "--n-epochs", "1", "--device", "cpu"]
 SHORT += ["--eval-episodes", "2", "--eval-every", "256"]
@@ -201,6 +202,14 @@ def test_list_names_the_environments_of_extras(in_tmp, capsys):
     assert "procgen:coinrun" in shown
     assert "openspiel:kuhn_poker" in shown
     assert "MiniGrid-DoorKey-8x8-v0" in shown
+
+
+def test_list_shows_methods_for_language_models(in_tmp, capsys):
+    assert main(["list", "llm-methods"]) == 0
+    output = capsys.readouterr().out
+    assert all(name in output for name in METHODS)
+    assert "arXiv:2505.22617, formula from the authors' code" in " ".join(output.split())
+    assert all(len(line.rstrip()) <= 80 for line in output.splitlines())
 
 
 def test_list_shows_controllers_with_their_defaults(in_tmp, capsys):
