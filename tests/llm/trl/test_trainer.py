@@ -13,6 +13,10 @@ from maxent_onpolicy.llm.trl.host import check_trl
 ENTROPY = {"tau": 0.3, "entropy_gamma": 0.9, "entropy_gae_lambda": 0.8, "entropy_critic_width": 16}
 
 
+def slow(loss_type):
+    return pytest.param(loss_type, marks=pytest.mark.slow)
+
+
 def make(
     folder,
     cls=EntropyAdvantageGRPOTrainer,
@@ -49,7 +53,7 @@ def assert_same(one, other):
         assert torch.equal(one[name], other[name]), name
 
 
-@pytest.mark.parametrize("loss_type", ["grpo", "bnpo", "dr_grpo", "dapo", "cispo"])
+@pytest.mark.parametrize("loss_type", ["grpo", *map(slow, ("bnpo", "dr_grpo", "dapo", "cispo"))])
 def test_without_temperature_and_methods_it_is_grpo(loss_type, tmp_path):
     ours = trained(tmp_path, loss_type=loss_type)
     theirs = trained(tmp_path, GRPOTrainer, GRPOConfig, loss_type=loss_type)
@@ -60,7 +64,7 @@ def test_without_temperature_and_methods_it_is_grpo(loss_type, tmp_path):
 
 
 @pytest.mark.parametrize("estimator", ["critic", "to_go"])
-@pytest.mark.parametrize("loss_type", ["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo"])
+@pytest.mark.parametrize("loss_type", ["dapo", *map(slow, ("grpo", "bnpo", "dr_grpo", "cispo", "sapo"))])
 def test_every_loss_with_advantages_of_tokens_learns_from_entropy(loss_type, estimator, tmp_path):
     ours = trained(tmp_path, loss_type=loss_type, entropy_estimator=estimator, **ENTROPY)
     plain = trained(tmp_path, GRPOTrainer, GRPOConfig, loss_type=loss_type)
@@ -82,6 +86,15 @@ def test_the_critic_learns_and_leaves_the_language_model_alone(tmp_path):
     assert_same(parameters(trainer), before)  # a learning rate of 0, and no gradient of the critic's either
     history = [row["entropy_critic/loss"] for row in trainer.state.log_history if "entropy_critic/loss" in row]
     assert sum(history[-10:]) < 0.5 * sum(history[:10])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("estimator", ["critic", "to_go"])
+def test_it_learns_what_is_rewarded(estimator, tmp_path):
+    settings = ENTROPY | {"tau": 0.1, "entropy_estimator": estimator}
+    trainer = trained(tmp_path, max_steps=80, learning_rate=1e-2, per_device_train_batch_size=16, **settings)
+    rewards = [row["reward"] for row in trainer.state.log_history if "reward" in row]
+    assert sum(rewards[-10:]) / 10 > 0.5 > 2 * sum(rewards[:2]) / 2
 
 
 def test_later_iterations_see_the_advantages_of_the_first(tmp_path):
