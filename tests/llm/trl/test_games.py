@@ -1,8 +1,10 @@
-"""A trainer that plays games: what TRL is given."""
+"""A trainer that plays games: what TRL is given, and that a policy learns to win."""
 
+import pytest
 from trl_helpers import grpo_arguments
 
-from maxent_onpolicy.llm.rollout import RolloutSettings
+from maxent_onpolicy.llm.rollout import RolloutSettings, evaluate
+from maxent_onpolicy.llm.sft import fine_tune, oracle_traces, play_oracle
 from maxent_onpolicy.llm.trl import EntropyAdvantageGRPOConfig, EntropyAdvantageGRPOTrainer
 from maxent_onpolicy.llm.trl.games import episode_reward, game_prompts, play_games
 
@@ -34,3 +36,18 @@ def test_turns_of_a_game_are_the_turns_of_a_batch(word_tasks, word_tokenizer, wo
     assert {"entropy/turn_0", "entropy/turn_1", "entropy_critic/explained_variance"} <= set(first)
     text = word_tokenizer.decode(batch["prompt_ids"][0])
     assert "say " in text
+
+
+@pytest.mark.slow
+def test_a_policy_that_seldom_wins_learns_to(word_tasks, word_tokenizer, word_model, tmp_path):
+    traces = oracle_traces(play_oracle(word_tasks, word_tasks.ids("train")), word_tokenizer)
+    fine_tune(word_model, traces, steps=80, progress_bar=False)
+
+    def success():
+        return evaluate(word_model, word_tokenizer, word_tasks, 32, split="train", settings=SETTINGS).success_rate
+
+    before = success()
+    settings = {"per_device_train_batch_size": 32, "num_generations": 16, "lr_scheduler_type": "constant", "tau": 0.01}
+    make(tmp_path, word_tasks, word_tokenizer, word_model, max_steps=150, **settings).train()
+    assert before < 0.3
+    assert success() > before + 0.3
