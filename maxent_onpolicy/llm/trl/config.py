@@ -22,7 +22,8 @@ class EntropyAdvantageGRPOConfig(GRPOConfig):  # type: ignore[misc, unused-ignor
 
     Attributes:
         tau: weight of the advantage of future entropy.
-        entropy_gamma: its discount, a token.
+        entropy_gamma: its discount.
+        entropy_discount: whether it counts for each ``"token"``, or, with a critic, for each ``"turn"`` and not within.
         entropy_gae_lambda: its trace decay, with a critic.
         entropy_estimator: ``"critic"`` learns a value head for the future entropy; ``"to_go"`` needs none.
         entropy_reward: ``"sampled"``, the surprise of the chosen token; ``"exact"``, the entropy where it was chosen.
@@ -39,6 +40,7 @@ class EntropyAdvantageGRPOConfig(GRPOConfig):  # type: ignore[misc, unused-ignor
     tau: float = 0.0
     entropy_gamma: float = 0.99
     entropy_gae_lambda: float = 0.95
+    entropy_discount: str = "token"
     entropy_estimator: str = "critic"
     entropy_reward: str = "sampled"
     entropy_scale: EntropyScale = "own"
@@ -51,6 +53,9 @@ class EntropyAdvantageGRPOConfig(GRPOConfig):  # type: ignore[misc, unused-ignor
         check_range("entropy_gamma", self.entropy_gamma, 0.0, 1.0)
         check_range("entropy_gae_lambda", self.entropy_gae_lambda, 0.0, 1.0)
         check_choice("entropy_estimator", self.entropy_estimator, ESTIMATORS)
+        check_choice("entropy_discount", self.entropy_discount, ("token", "turn"))
+        if self.entropy_discount == "turn" and self.entropy_estimator == "to_go":
+            raise ValueError("`entropy_discount='turn'` needs entropy_estimator='critic', got 'to_go'")
         check_choice("entropy_reward", self.entropy_reward, ("sampled", "exact"))
         check_choice("entropy_scale", self.entropy_scale, ("none", "own", "task"))
         check_integer("entropy_critic_width", self.entropy_critic_width, 1)

@@ -24,6 +24,7 @@ from maxent_onpolicy.llm.methods.entropy_advantage import EntropyAdvantage
 from maxent_onpolicy.llm.trl.capture import HiddenStates, states_of_tokens
 from maxent_onpolicy.llm.trl.config import EntropyAdvantageGRPOConfig
 from maxent_onpolicy.llm.trl.critic import EntropyCritic
+from maxent_onpolicy.llm.turns import turn_discounted_entropy_advantage
 
 _METHODS_FILE = "entropy_methods.json"
 _PREFIX = "entropy_control_"  # of what is added to a batch: tensors [B, ...], which survive shuffling and splitting
@@ -51,7 +52,7 @@ class EntropyAdvantageGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ign
     num_generations: int
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        args = keywords.get("args")
+        args = arguments[2] if len(arguments) > 2 else keywords.get("args")
         if not isinstance(args, EntropyAdvantageGRPOConfig):
             raise ValueError(f"`args` must be an EntropyAdvantageGRPOConfig, got {type(args).__name__}")
         self.methods = Compose([_method(given) for given in args.methods])
@@ -75,7 +76,6 @@ class EntropyAdvantageGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ign
         self._rewards = torch.zeros(0)
         self._current: dict[str, Any] | None = None
         self._penalty: Tensor | None = None
-        self._clip = (self.epsilon_low, self.epsilon_high)
 
     # --- at generation: the whole batch ---
 
@@ -102,8 +102,12 @@ class EntropyAdvantageGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ign
     @torch.no_grad()
     def _look_at(self, output: dict[str, Any]) -> None:
         """Add to a generated batch what was true of the policy that sampled it, and shape its advantages."""
+        if "pixel_values" in output:
+            raise ValueError("`train_dataset` has images, which the entropy advantage and methods do not support")
         mask = _own_tokens(output)
         tokens = mask.shape[1]
+        if not mask.any():
+            return  # nothing can be learnt from this batch, by GRPO neither
         with self._hidden.listening() as parts:
             ids = torch.cat([output["prompt_ids"], output["completion_ids"]], 1)
             attention = torch.cat([output["prompt_mask"], output["completion_mask"]], 1)
@@ -166,10 +170,11 @@ class EntropyAdvantageGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ign
         after = self.entropy_critic(hidden[:, -tokens:])
         end = (mask * torch.arange(1, tokens + 1, device=mask.device)).argmax(1, keepdim=True)
         value = self.entropy_critic(states_of_tokens(hidden, tokens))
-        estimate = token_entropy_advantage(
+        by_turn = args.entropy_discount == "turn"
+        estimate = (turn_discounted_entropy_advantage if by_turn else token_entropy_advantage)(
             reward,
             value,
-            mask,
+            batch.turn if by_turn else mask,
             args.entropy_gamma,
             args.entropy_gae_lambda,
             truncated=cut_off,

@@ -1,5 +1,7 @@
 """A trainer that plays games: what TRL is given, and that a policy learns to win."""
 
+import copy
+
 import pytest
 from trl_helpers import grpo_arguments
 
@@ -36,6 +38,18 @@ def test_turns_of_a_game_are_the_turns_of_a_batch(word_tasks, word_tokenizer, wo
     assert {"entropy/turn_0", "entropy/turn_1", "entropy_critic/explained_variance"} <= set(first)
     text = word_tokenizer.decode(batch["prompt_ids"][0])
     assert "say " in text
+
+
+def test_turns_can_be_discounted_in_place_of_tokens(word_tasks, word_tokenizer, word_model, tmp_path):
+    found = []
+    for discount in ("token", "turn"):
+        model = copy.deepcopy(word_model)
+        settings = {"tau": 0.1, "entropy_gamma": 0.5, "entropy_discount": discount, "entropy_critic_width": 16}
+        trainer = make(tmp_path, word_tasks, word_tokenizer, model, max_steps=1, **settings)
+        trainer.train()
+        found.append(trainer.state.log_history[0]["entropy_advantage/mean"])
+    # The critic says 0 at first: a later token of the same turn counts in full, not half.
+    assert found[1] > 1.5 * found[0] > 0
 
 
 @pytest.mark.slow

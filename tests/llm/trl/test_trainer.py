@@ -160,6 +160,7 @@ def test_another_version_of_trl_is_named_in_a_warning(monkeypatch):
     [
         ({"tau": -0.1}, "`tau` must be"),
         ({"entropy_gamma": 1.5}, "`entropy_gamma` must be"),
+        ({"entropy_discount": "turn", "entropy_estimator": "to_go"}, "needs entropy_estimator='critic'"),
         ({"entropy_estimator": "oracle"}, "`entropy_estimator` must be one of"),
         ({"tau": 0.1, "importance_sampling_level": "sequence"}, "one ratio a completion"),
         ({"methods": ["clip_covv"]}, "clip_cov"),
