@@ -7,10 +7,9 @@ python scripts/write_llm_methods.py --check   # only say whether it is up to dat
 import sys
 from pathlib import Path
 
-from maxent_onpolicy.llm.methods import list_methods
+from maxent_onpolicy.llm.methods import READ_IN, list_methods
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "guide" / "llm_methods.md"
-_WORDS = {"code": "the authors' code", "third": "others' code", "abstract": "the abstract alone"}
 
 
 def table() -> str:
@@ -19,7 +18,7 @@ def table() -> str:
     for each in list_methods():
         number = each.source.partition("arXiv:")[2]
         source = f"[{each.source}](https://arxiv.org/abs/{number})" if number else each.source
-        rows.append(f"| `{each.name}` | {each.kind} | {each.summary} | {source} | {_WORDS[each.verified]} |")
+        rows.append(f"| `{each.name}` | {each.kind} | {each.summary} | {source} | {READ_IN[each.verified]} |")
     return "\n".join(rows) + "\n"
 
 

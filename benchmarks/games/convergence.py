@@ -3,12 +3,11 @@
 No time is measured, so the same numbers come out on every machine but for rounding.
 """
 
-import csv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from maxent_onpolicy.evaluation.files import replacing
+from benchmarks.games.rows import read_rows, write_rows
 
 TAU = 0.1
 ITERATIONS = 10_000
@@ -66,13 +65,8 @@ def measure(path: Path, iterations: int = ITERATIONS) -> None:
             points += _follow(game, name, make_solver(make_game()), iterations)
             last = next(point for point in reversed(points) if point.iterate == "last")
             print(f"{game}, {name}: QRE gap {last.qre_gap:.1e}, NashConv {last.nash_conv:.1e}", flush=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(Point._fields)
-        for point in points:
-            gaps = {"qre_gap": f"{point.qre_gap:.6g}", "nash_conv": f"{point.nash_conv:.6g}", "tau": f"{point.tau:.6g}"}
-            writer.writerow(point._replace(**gaps))  # type: ignore[arg-type]
+    rounded = [(*point[:4], f"{point.qre_gap:.6g}", f"{point.nash_conv:.6g}", f"{point.tau:.6g}") for point in points]
+    write_rows(path, Point._fields, rounded)
 
 
 def _follow(game: str, name: str, solver: Any, iterations: int) -> Iterator[Point]:
@@ -92,6 +86,5 @@ def marks(iterations: int) -> list[int]:
 
 def read(path: Path) -> list[Point]:
     """Return the points of a CSV file."""
-    with path.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.reader(stream))[1:]
+    rows = read_rows(path)
     return [Point(row[0], row[1], row[2], int(row[3]), *map(float, row[4:])) for row in rows]

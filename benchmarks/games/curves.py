@@ -6,7 +6,6 @@ not measuring exploitability for this benchmark. Peers that are not installed ar
 LiteEFG is no dependency of this package: ``pip install LiteEFG``.
 """
 
-import csv
 import json
 import os
 import subprocess
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.games.contenders import CONTENDERS
-from maxent_onpolicy.evaluation.files import replacing
+from benchmarks.games.rows import read_rows, write_rows
 
 _FIRST = 0.01
 _GROWTH = 10 ** (1 / 8)
@@ -91,15 +90,10 @@ def _run(game: str, solver: str, number: int, seconds: float) -> Iterator[Point]
 
 def read(path: Path) -> list[Point]:
     """Return the points of a CSV file."""
-    with path.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.reader(stream))[1:]
+    rows = read_rows(path)
     return [Point(row[0], row[1], int(row[2]), float(row[3]), int(row[4]), float(row[5])) for row in rows]
 
 
 def write(path: Path, points: list[Point]) -> None:
     """Replace a CSV file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(Point._fields)
-        writer.writerows(point._replace(seconds=round(point.seconds, 6)) for point in points)
+    write_rows(path, Point._fields, (point._replace(seconds=round(point.seconds, 6)) for point in points))

@@ -4,7 +4,6 @@ The trials of an algorithm are the product of the weights of its magnet, the sam
 a game's trials share was found beforehand with MaxEntPPO on seeds 0 and 1, which are not reported either.
 """
 
-import csv
 import json
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -12,7 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from maxent_onpolicy.evaluation.files import replacing
+from benchmarks.games.rows import read_rows, write_rows
 
 SEED = 100
 TIMESTEPS = {"kuhn_poker": 500_000, "leduc_poker": 1_000_000}
@@ -128,8 +127,7 @@ def best(found: list[Trial], game: str, algorithm: str) -> Trial:
 
 def read(path: Path) -> list[Trial]:
     """Return the trials of a CSV file."""
-    with path.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.reader(stream))[1:]
+    rows = read_rows(path)
     return [
         Trial(game, algorithm, settings, int(steps), float(value)) for game, algorithm, settings, steps, value in rows
     ]
@@ -138,9 +136,7 @@ def read(path: Path) -> list[Trial]:
 def write(path: Path, found: list[Trial]) -> None:
     """Replace a CSV file; trials come in the order they are defined in, whatever the order they ended in."""
     order = [(game, algorithm, json.dumps(settings)) for game in SHARED for algorithm, settings in trials(game)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(Trial._fields)
-        for trial in sorted(found, key=lambda trial: order.index(trial[:3])):
-            writer.writerow(trial._replace(exploitability=round(trial.exploitability, 6)))
+    ordered = sorted(found, key=lambda trial: order.index(trial[:3]))
+    write_rows(
+        path, Trial._fields, (trial._replace(exploitability=round(trial.exploitability, 6)) for trial in ordered)
+    )

@@ -1,11 +1,10 @@
 """Solve games by OMWU and by linear programming, and put both beside what is known."""
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from maxent_onpolicy.evaluation.files import replacing
+from benchmarks.games.rows import read_rows, write_rows
 
 
 class Value(NamedTuple):
@@ -43,11 +42,7 @@ _ITERATIONS = 20_000
 def measure(path: Path) -> None:
     """Solve every game and write a CSV file."""
     found = [_solve(name) for name in KNOWN]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(Value._fields)
-        writer.writerows(found)
+    write_rows(path, Value._fields, found)
 
 
 def _solve(name: str) -> Value:
@@ -67,6 +62,5 @@ def _solve(name: str) -> Value:
 
 def read(path: Path) -> list[Value]:
     """Return the values of a CSV file."""
-    with path.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.reader(stream))[1:]
+    rows = read_rows(path)
     return [Value(row[0], *map(float, row[1:5]), int(row[5])) for row in rows]

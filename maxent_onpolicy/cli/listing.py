@@ -76,8 +76,9 @@ def main(arguments: list[str]) -> int:
 
 
 def _method_text(method: "MethodInfo") -> str:
-    where = {"code": "the authors' code", "third": "others' code", "abstract": "the abstract"}[method.verified]
-    return f"{method.kind}: {method.summary} {method.source}, formula from {where}"
+    from maxent_onpolicy.llm.methods import READ_IN
+
+    return f"{method.kind}: {method.summary} {method.source}, formula from {READ_IN[method.verified]}"
 
 
 def environments() -> list[tuple[str, str]]:

@@ -8,10 +8,11 @@ together.
 from maxent_onpolicy.llm.methods.base import EntropyControl, EntropyValues
 from maxent_onpolicy.llm.methods.compose import Compose
 from maxent_onpolicy.llm.methods.formulas import nucleus_entropy
-from maxent_onpolicy.llm.methods.registry import METHODS, MethodInfo, list_methods, make_method
+from maxent_onpolicy.llm.methods.registry import METHODS, READ_IN, MethodInfo, list_methods, make_method
 
 __all__ = [
     "METHODS",
+    "READ_IN",
     "Compose",
     "EntropyControl",
     "EntropyValues",

@@ -49,6 +49,8 @@ _CLASSES: tuple[type[EntropyControl], ...] = (
     EntropyAdvantage,
     EntropyToGo,
 )
+#: Where a formula was read, in words.
+READ_IN: dict[Verified, str] = {"code": "the authors' code", "third": "others' code", "abstract": "the abstract"}
 METHODS: dict[str, type[EntropyControl]] = {each.name: each for each in _CLASSES}
 
 

@@ -1,6 +1,7 @@
 """GRPO with the advantage of future entropy, and with methods of entropy control."""
 
 import json
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,10 @@ class EntropyAdvantageGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ign
                 "entropy advantage one number a token; use 'token'"
             )
         self.entropy_critic: EntropyCritic | None = None
-        inner = self.accelerator.unwrap_model(self.model)
-        self._hidden = HiddenStates(inner)
+        self._hidden: HiddenStates | None = None
         if args.tau > 0.0 and args.entropy_estimator == "critic":
+            inner = self.accelerator.unwrap_model(self.model)
+            self._hidden = HiddenStates(inner)
             critic = EntropyCritic(
                 inner.config.get_text_config().hidden_size, args.entropy_critic_width, args.entropy_critic_learning_rate
             )
@@ -108,7 +110,7 @@ class EntropyAdvantageGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ign
         tokens = mask.shape[1]
         if not mask.any():
             return  # nothing can be learnt from this batch, by GRPO neither
-        with self._hidden.listening() as parts:
+        with self._hidden_states() as parts:
             ids = torch.cat([output["prompt_ids"], output["completion_ids"]], 1)
             attention = torch.cat([output["prompt_mask"], output["completion_mask"]], 1)
             log_prob, entropy, _ = GRPOTrainer._get_per_token_logps_and_entropies(
@@ -136,7 +138,8 @@ class EntropyAdvantageGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ign
         )
         target = torch.zeros_like(log_prob)
         if self.args.tau > 0.0:
-            estimate = self._entropy_advantage(batch, torch.cat(parts)[kept], self._cut_off(output)[kept])
+            hidden = torch.cat(parts)[kept] if parts else None
+            estimate = self._entropy_advantage(batch, hidden, self._cut_off(output)[kept])
             target[kept] = estimate.target
             advantage = token_soft_advantage(
                 batch.advantage, estimate.advantage, batch.mask, self.args.tau, scale=self.args.entropy_scale
@@ -158,17 +161,21 @@ class EntropyAdvantageGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ign
         added["group"] = rows // self.num_generations
         output.update({_PREFIX + name: value for name, value in added.items()})
 
-    def _entropy_advantage(self, batch: TokenBatch, hidden: Tensor, cut_off: Tensor) -> AdvantageEstimate:
+    def _hidden_states(self) -> AbstractContextManager[list[Tensor]]:
+        """Keep the hidden states of forward passes within a block, if there is a critic to read them."""
+        return nullcontext([]) if self._hidden is None else self._hidden.listening()
+
+    def _entropy_advantage(self, batch: TokenBatch, hidden: Tensor | None, cut_off: Tensor) -> AdvantageEstimate:
         """Return ``A_H`` and the critic's targets; without a critic, these are the entropy to go."""
         args, mask = self.args, batch.mask
         reward = sampled_entropy_reward(batch.log_prob) if args.entropy_reward == "sampled" else batch.entropy
-        if self.entropy_critic is None:
+        if self.entropy_critic is None or hidden is None:
             to_go = entropy_to_go(reward, mask, args.entropy_gamma)
             return AdvantageEstimate(to_go - group_baseline(to_go, token_position(mask), batch.group), to_go)
         tokens = mask.shape[1]
         # Where a completion was cut off, its future goes on after its last token.
-        after = self.entropy_critic(hidden[:, -tokens:])
-        end = (mask * torch.arange(1, tokens + 1, device=mask.device)).argmax(1, keepdim=True)
+        places = torch.arange(tokens, device=mask.device)
+        last = hidden[:, -tokens:][torch.arange(len(mask), device=mask.device), (mask * places).argmax(1)]
         value = self.entropy_critic(states_of_tokens(hidden, tokens))
         by_turn = args.entropy_discount == "turn"
         estimate = (turn_discounted_entropy_advantage if by_turn else token_entropy_advantage)(
@@ -178,7 +185,7 @@ class EntropyAdvantageGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ign
             args.entropy_gamma,
             args.entropy_gae_lambda,
             truncated=cut_off,
-            last_value=after.gather(1, end).squeeze(1),
+            last_value=self.entropy_critic(last),
         )
         found = explained_variance(value[mask], estimate.target[mask])
         self._log("entropy_critic/explained_variance", float(found))
@@ -198,7 +205,7 @@ class EntropyAdvantageGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ign
         current = self._current
         if current is None:
             return super()._get_per_token_logps_and_entropies(*arguments, **keywords)
-        with self._hidden.listening() as parts:
+        with self._hidden_states() as parts:
             found = super()._get_per_token_logps_and_entropies(*arguments, **keywords)
         self._current = None  # a reference model's pass, if one follows, is none of ours
         self._control(current, found[0], found[1])
