@@ -66,23 +66,40 @@ PY
   "$venv/bin/python" -m pip install --disable-pip-version-check -c "$root/constraints.txt" -e "${root}[$extra]"
   if [ "$extra" = dev ]; then
     install_procgen
+    install_verl
   fi
   printf '%s\n' "$wanted" >"$stamp"
+}
+
+# requirements_of EXTRA NAME: print those requirements of an extra that begin with NAME.
+requirements_of() {
+  "$venv/bin/python" - "$root/pyproject.toml" "$1" "$2" <<'PY'
+import pathlib
+import sys
+import tomllib
+
+path, extra, name = sys.argv[1:]
+project = tomllib.loads(pathlib.Path(path).read_text())["project"]
+print("\n".join(each for each in project["optional-dependencies"][extra] if each.startswith(name)))
+PY
+}
+
+# verl's wheel without what it asks for, an older transformers among it: the tests only evaluate its losses.
+install_verl() {
+  if "$venv/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 13))'; then
+    say "No verl: it needs Python below 3.13"
+    return
+  fi
+  local requirements
+  requirements="$(requirements_of llm-verl verl)"
+  "$venv/bin/python" -m pip install --disable-pip-version-check --no-deps -c "$root/constraints.txt" \
+    -r <(printf '%s\n' "$requirements")
 }
 
 # Procgen's wheel without what it asks for: only its C library is used, but it pins numpy 1 for gym below Python 3.13.
 install_procgen() {
   local requirements
-  requirements="$("$venv/bin/python" - "$root/pyproject.toml" <<'PY'
-import pathlib
-import sys
-import tomllib
-
-project = tomllib.loads(pathlib.Path(sys.argv[1]).read_text())["project"]
-extra = project["optional-dependencies"]["procgen"]
-print("\n".join(requirement for requirement in extra if requirement.startswith("procgen")))
-PY
-)"
+  requirements="$(requirements_of procgen procgen)"
   "$venv/bin/python" -m pip install --disable-pip-version-check --no-deps -r <(printf '%s\n' "$requirements")
   local reason
   reason="$(why_no_procgen)"

@@ -14,12 +14,19 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "guide" / "llm_methods.md"
 
 def table() -> str:
     """Return the table as Markdown."""
-    rows = ["| Name | Acts on | What it does | Source | Formula read in |", "| --- | --- | --- | --- | --- |"]
+    rows = ["| Name | Acts on | What it does | Source | Formula read in | Tested against |", "| --- " * 6 + "|"]
     for each in list_methods():
         number = each.source.partition("arXiv:")[2]
         source = f"[{each.source}](https://arxiv.org/abs/{number})" if number else each.source
-        rows.append(f"| `{each.name}` | {each.kind} | {each.summary} | {source} | {READ_IN[each.verified]} |")
+        read = READ_IN[each.verified]
+        rows.append(f"| `{each.name}` | {each.kind} | {each.summary} | {source} | {read} | {tested(each.released)} |")
     return "\n".join(rows) + "\n"
+
+
+def tested(released: str | None) -> str:
+    """Return what a method's tests compare it with; ``tests/llm/methods`` holds the table to this."""
+    code = f", numbers of [{released}](https://github.com/{released})" if released else ""
+    return f"an example by hand{code}"
 
 
 def main() -> int:

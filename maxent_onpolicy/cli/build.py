@@ -12,6 +12,7 @@ from maxent_onpolicy.cli.config import RunConfig, has_test
 from maxent_onpolicy.cli.registry import build_hyperparameters, check_hyperparameters, is_stock, load_class
 from maxent_onpolicy.cli.values import UsageError
 from maxent_onpolicy.engine.distributed import world
+from maxent_onpolicy.env_ids import is_text
 from maxent_onpolicy.envs.make import BACKENDS, make_vec_env
 from maxent_onpolicy.envs.normalize import VecNormalize
 
@@ -78,6 +79,11 @@ def check_runs(runs: Iterable[RunConfig], place: str) -> None:
         checked.add(key)
         where = f"{place}: {config.label} on {config.env_id}"
         check_hyperparameters(config.algorithm, config.hyperparameters, where)
+        if is_text(config.env_id) or config.algorithm == "GRPO":
+            from maxent_onpolicy.cli.llm.settings import check_run
+
+            check_run(config, where)
+            continue
         try:
             env = make_training_env(config)
             try:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from maxent_onpolicy.cli.values import UsageError, check_integer, check_mapping, check_plain, merge
-from maxent_onpolicy.env_ids import SELF_PLAY
+from maxent_onpolicy.env_ids import SELF_PLAY, is_text
 from maxent_onpolicy.evaluation.modes import MODES
 from maxent_onpolicy.validation import did_you_mean
 
@@ -57,11 +57,11 @@ class RunConfig:
         algorithm: class name.
         env_id: environment.
         seed: of the training.
-        total_timesteps: environment steps, over all environments.
-        n_envs: parallel environments.
+        total_timesteps: environment steps, over all environments; episodes, for language models.
+        n_envs: parallel environments; episodes of a batch, for language models.
         backend: how environments are stepped, see :func:`maxent_onpolicy.make_vec_env`.
         hyperparameters: the algorithm's keywords.
-        policy: policy alias.
+        policy: policy alias; for language models a size, or a folder or a name on the Hub.
         environment: ``normalize_observation``, ``normalize_reward``, ``clip_observation``, ``clip_reward``,
             ``discretize_bins``, ``kwargs`` of the environment.
         evaluation: ``every`` (timesteps), ``episodes``, ``seed``; and where a run asks for them, ``modes`` (default
@@ -144,8 +144,7 @@ def make_config(
     Raises:
         UsageError: naming the place, the setting and what is allowed.
     """
-    default_policy = "MaskedMlpPolicy" if env_id.startswith(SELF_PLAY) else SETTING_DEFAULTS["policy"]
-    full = merge(SETTING_DEFAULTS | {"policy": default_policy}, check_settings(settings, place))
+    full = merge(SETTING_DEFAULTS | _defaults_of(env_id), check_settings(settings, place))
     total = check_integer(full["total_timesteps"], f"{place}.total_timesteps", 1)
     check_plain(full, place)
     if suite in ("", ".", "..") or "/" in suite:
@@ -167,6 +166,13 @@ def make_config(
         evaluation=_evaluation(full, f"{place}.evaluation", total, 0 if exact else seed),
         tuning_budget=full["tuning_budget"],
     )
+
+
+def _defaults_of(env_id: str) -> dict[str, Any]:
+    """Return what is otherwise than usual."""
+    if is_text(env_id):
+        return {"policy": "tiny", "n_envs": 32}
+    return {"policy": "MaskedMlpPolicy"} if env_id.startswith(SELF_PLAY) else {}
 
 
 def _evaluation(full: Mapping[str, Any], place: str, total: int, seed: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from maxent_onpolicy.cli.output import make_console
 from maxent_onpolicy.cli.parse import Flag, option, parse_options
 from maxent_onpolicy.cli.registry import find_algorithm, load_class
 from maxent_onpolicy.cli.values import UsageError
+from maxent_onpolicy.env_ids import is_text
 from maxent_onpolicy.evaluation.modes import MODES, SPLITS, family
 from maxent_onpolicy.evaluation.runs import RunDirectory, RunError
 from maxent_onpolicy.evaluation.tables import number
@@ -90,6 +91,8 @@ def main(arguments: list[str]) -> int:
         raise UsageError(f"--normalization: there is no file {options.normalization}")
     _check_video(options)
     config, model_path, normalization = find_model(options)
+    if is_text(config.env_id):
+        return _evaluate_text(config, options)
     normalized = config.environment["normalize_observation"] or config.environment["normalize_reward"]
     if options.normalization is not None and not normalized:
         raise UsageError(f"--normalization: {options.path} was trained without normalisation; leave the option out")
@@ -120,6 +123,18 @@ def main(arguments: list[str]) -> int:
     except (ValueError, OSError, ImportError, KeyError, zipfile.BadZipFile) as error:
         raise UsageError(f"{model_path}: {error}") from error
     _show(config, results, options.video)
+    return 0
+
+
+def _evaluate_text(config: RunConfig, options: EvaluateOptions) -> int:
+    """Let a language model play; what only other environments have is refused."""
+    if options.video is not None:
+        raise UsageError(f"--video: there is nothing to see in {config.env_id}")
+    from maxent_onpolicy.cli.llm.evaluation import evaluate_run
+
+    splits = _splits(config, options)
+    directory = options.path if options.path.is_dir() else options.path.parent
+    evaluate_run(make_console(), config, directory, splits, options.episodes, options.seed, modes=options.modes)
     return 0
 
 

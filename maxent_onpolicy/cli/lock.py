@@ -11,10 +11,14 @@ from maxent_onpolicy.cli.values import UsageError
 
 
 @contextmanager
-def locked(directory: Path) -> Iterator[None]:
+def locked(directory: Path, wait: bool = False) -> Iterator[None]:
     """Hold ``directory`` for this process; the system lets go of it however the process ends.
 
     Windows cannot lock a directory; there, nothing keeps two processes apart.
+
+    Args:
+        directory: what is held.
+        wait: whether to wait until no other process holds it.
 
     Raises:
         UsageError: if another process holds it.
@@ -27,7 +31,7 @@ def locked(directory: Path) -> Iterator[None]:
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise UsageError(f"{directory} is being run by another process") from None
         yield

@@ -22,6 +22,7 @@ COMMANDS = {
     "report": "maxent_onpolicy.cli.report",
     "solve": "maxent_onpolicy.cli.solve",
     "list": "maxent_onpolicy.cli.listing",
+    "llm": "maxent_onpolicy.cli.llm.command",
     "zoo": "maxent_onpolicy.cli.zoo",
 }
 HELP = """Maximum-entropy on-policy reinforcement learning.
@@ -34,6 +35,7 @@ usage: maxent-onpolicy COMMAND [OPTIONS]
   report    tables, figures and a page from finished runs
   solve     solve a two-player zero-sum game
   list      algorithms, controllers, environments, games and suites there are
+  llm       language models: warm start, training, evaluation
   zoo       train, tune and watch through RL-Baselines3-Zoo
 
 first steps:

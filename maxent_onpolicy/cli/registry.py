@@ -51,6 +51,13 @@ ALGORITHMS = {
         Algorithm("SB3 PPO", "stable_baselines3", "Stable-Baselines3's own PPO", "PPO"),
         Algorithm("SB3 SAC", "stable_baselines3", "Stable-Baselines3's own SAC, off-policy", "SAC"),
         Algorithm("SB3 TRPO", "sb3_contrib", "TRPO of sb3-contrib", "TRPO", install="sb3-contrib"),
+        Algorithm(
+            "GRPO",
+            "maxent_onpolicy.cli.llm.settings",
+            "group relative policy optimisation of language models, with entropy advantage and methods, as TRL's",
+            "GRPOSettings",
+            install="'maxent-onpolicy[llm]'",
+        ),
     )
 }
 # what a run decides itself, or what cannot be written as a value
@@ -67,6 +74,26 @@ _RESERVED = {
     "replay_buffer_kwargs",
     "action_noise",
     "_init_setup_model",
+    # of TRL's trainer
+    "data_seed",
+    "disable_tqdm",
+    "do_eval",
+    "do_predict",
+    "do_train",
+    "eval_strategy",
+    "generation_batch_size",
+    "logging_dir",
+    "logging_first_step",
+    "logging_steps",
+    "logging_strategy",
+    "max_steps",
+    "num_train_epochs",
+    "output_dir",
+    "report_to",
+    "resume_from_checkpoint",
+    "save_steps",
+    "save_strategy",
+    "save_total_limit",
 }
 _ACTIVATIONS = {"tanh": "Tanh", "relu": "ReLU", "elu": "ELU", "gelu": "GELU", "silu": "SiLU", "leaky_relu": "LeakyReLU"}
 
@@ -129,7 +156,7 @@ def describe_hyperparameters(cls: type) -> dict[str, str]:
         docstring = inspect.cleandoc(base.__doc__ or "")
         for name, text in re.findall(r"^:param (\w+): (.*?)(?=^:|^\.\. |\Z)", docstring, re.MULTILINE | re.DOTALL):
             texts.setdefault(name, _plain_text(text))
-        arguments = re.search(r"^Args:\n(.*?)(?=^\S|\Z)", docstring, re.MULTILINE | re.DOTALL)
+        arguments = re.search(r"^(?:Args|Attributes):\n(.*?)(?=^\S|\Z)", docstring, re.MULTILINE | re.DOTALL)
         if arguments is None:
             continue
         for name, text in re.findall(r"^    (\w+): (.*?)(?=^    \S|\Z)", arguments[1], re.MULTILINE | re.DOTALL):

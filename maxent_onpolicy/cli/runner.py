@@ -29,6 +29,7 @@ from maxent_onpolicy.cli.stock import continue_stock
 from maxent_onpolicy.cli.tracking import RunTracker, Tracking, tracked
 from maxent_onpolicy.cli.values import UsageError
 from maxent_onpolicy.engine.rollout import steps_on_tensors
+from maxent_onpolicy.env_ids import is_text
 from maxent_onpolicy.envs.normalize import VecNormalize
 from maxent_onpolicy.envs.state import StateNotRestorableError
 from maxent_onpolicy.evaluation.files import remove_temporaries, replacing
@@ -36,8 +37,7 @@ from maxent_onpolicy.evaluation.protocol import CsvFormat, Episodes, EvaluationC
 from maxent_onpolicy.evaluation.provenance import collect_provenance
 from maxent_onpolicy.evaluation.runs import CsvLog, RunDirectory
 
-# of train.csv, at most; trackers get every row
-_ROWS = 500
+TRAIN_ROWS = 500  # of train.csv, at most; trackers get every row
 # what SB3's zip reader raises for a file that is no model, or half of one
 _UNREADABLE = (zipfile.BadZipFile, EOFError, KeyError, ValueError, RuntimeError)
 
@@ -84,6 +84,31 @@ class Clock:
         return self.before + time.monotonic() - self.started
 
 
+@dataclass
+class Attempt:
+    """What an attempt at a run is made with.
+
+    Attributes:
+        run: its directory.
+        reporter: receives progress.
+        stop: when requested, a last checkpoint is written and training ends.
+        clock: the run's wall time.
+        checkpoint_seconds: wall time between checkpoints.
+        keep_model: whether ``model.zip`` is written at the end.
+        tracker: where it is tracked.
+        join: called with the model before it is trained.
+    """
+
+    run: RunDirectory
+    reporter: Reporter
+    stop: StopRequest
+    clock: Clock
+    checkpoint_seconds: float
+    keep_model: bool
+    tracker: RunTracker
+    join: Join | None = None
+
+
 def execute(
     run: RunDirectory,
     *,
@@ -123,14 +148,14 @@ def execute(
     with locked(run.path), listening as stop:
         _set_threads(threads)
         remove_temporaries(run.path)
-        attempt = {"attempts": run.status["attempts"] + 1, "started": run.status["started"] or _now()}
-        run.write_status("running", error=None, finished=None, **attempt)
+        began = {"attempts": run.status["attempts"] + 1, "started": run.status["started"] or _now()}
+        run.write_status("running", error=None, finished=None, **began)
         _note_changed_provenance(run, threads)
         clock = Clock(float(run.status["wall_seconds"]))
         try:
-            checkpoint = RunCheckpoint(run, stop, clock, checkpoint_seconds)
             with tracked(run, tracking, reporter.message, (Stopped, KeyboardInterrupt)) as tracker:
-                timesteps = _train(run, reporter, checkpoint, keep_model, join, tracker)
+                attempt = Attempt(run, reporter, stop, clock, checkpoint_seconds, keep_model, tracker, join)
+                timesteps = _trainer_of(run)(attempt)
         except Stopped:
             run.write_status("interrupted", finished=_now())
             raise
@@ -143,15 +168,19 @@ def execute(
         run.discard_checkpoint()
 
 
-def _train(
-    run: RunDirectory,
-    reporter: Reporter,
-    checkpoint: "RunCheckpoint",
-    keep_model: bool,
-    join: Join | None,
-    tracker: RunTracker,
-) -> int:
-    config, clock = RunConfig.from_json(run.config), checkpoint.clock
+def _trainer_of(run: RunDirectory) -> Callable[[Attempt], int]:
+    """Return what trains a run; it returns the timesteps at the end."""
+    if not is_text(run.env_id):
+        return _train
+    from maxent_onpolicy.cli.llm.training import train
+
+    return train
+
+
+def _train(attempt: Attempt) -> int:
+    run, reporter, tracker, clock = attempt.run, attempt.reporter, attempt.tracker, attempt.clock
+    config = RunConfig.from_json(run.config)
+    checkpoint = RunCheckpoint(run, attempt.stop, clock, attempt.checkpoint_seconds)
     if run.checkpoint.exists():
         model = _continued(run, config, reporter)
     else:
@@ -164,7 +193,7 @@ def _train(
         log.truncate(model.num_timesteps if model.num_timesteps else -1)
     # a kill between the checkpoint and the status leaves rows that are younger than the status
     clock.before = max(clock.before, train_log.last("wall_seconds") or 0.0)
-    rows = CsvFormat(train_log, clock, config.total_timesteps // _ROWS)
+    rows = CsvFormat(train_log, clock, config.total_timesteps // TRAIN_ROWS)
     model.set_logger(Logger(None, [rows, *tracker.start(model.num_timesteps)]))
 
     def evaluated(timesteps: int, results: dict[str, Episodes]) -> None:
@@ -177,11 +206,11 @@ def _train(
         checkpoint,
         ProgressCallback(reporter),
     ]
-    if join is not None and (reason := join(model)) is not None:
+    if attempt.join is not None and (reason := attempt.join(model)) is not None:
         reporter.message(f"{config.name}: trained by itself because of {reason}")
     remaining = config.total_timesteps - model.num_timesteps
     model.learn(remaining, callback=callbacks, reset_num_timesteps=model.num_timesteps == 0)
-    if keep_model:
+    if attempt.keep_model:
         save_model(model, run, run.model)
     else:
         run.normalization.unlink(missing_ok=True)

@@ -128,7 +128,7 @@ def main(arguments: list[str]) -> int:
     read_tracking(options.tracker, options.project, options.no_tensorboard)  # a mistake is told before anything is made
     if rank_and_size()[1] > 1:
         return _train_together(options, written)
-    return _train(_open(options, written), options)
+    return run_to_its_end(_open(options, written), options)
 
 
 def _train_together(options: TrainOptions, written: Mapping[str, Any]) -> int:
@@ -139,7 +139,7 @@ def _train_together(options: TrainOptions, written: Mapping[str, Any]) -> int:
     try:
         run, goes_on = open_together(lambda: _open(options, written))
         if rank_and_size()[0] == 0:
-            status = _train(run, options)
+            status = run_to_its_end(run, options)
         else:
             follow(run, goes_on, _threads(run, options))
     except UsageError:
@@ -164,7 +164,13 @@ def _open(options: TrainOptions, written: Mapping[str, Any]) -> RunDirectory:
     return _new_run(make_run_config(options, written), options)
 
 
-def _train(run: RunDirectory, options: TrainOptions) -> int:
+def run_to_its_end(run: RunDirectory, options: TrainOptions) -> int:
+    """Train a run from where it is, and show how far it is; return the exit status.
+
+    Args:
+        run: its directory.
+        options: of the command; those that say what is run do not count any more.
+    """
     console = make_console()
 
     from maxent_onpolicy.cli.progress import TrainingProgress

@@ -144,6 +144,6 @@ def _check_options(arguments: list[str]) -> None:
 
 
 def _description() -> str:
-    own = [entry for entry in ALGORITHMS.values() if entry.module.startswith("maxent_onpolicy.")]
+    own = [entry for entry in ALGORITHMS.values() if entry.module.startswith("maxent_onpolicy.algorithms")]
     rows = [(zoo_name(entry.name), entry.name, entry.summary) for entry in own]
     return DESCRIPTION.format(names="".join(f"  {name:<11} {cls}: {summary}\n" for name, cls, summary in rows))

@@ -285,34 +285,46 @@ class EvaluationCallback(BaseCallback):
         self._evaluate()
 
     def _evaluate(self) -> None:
-        results: dict[str, Episodes] = {}
-        rows: list[dict[str, Any]] = []
+        found = {}
         for split, env in self.envs.items():
             copy_normalization(self.training_env, env)
             seed = evaluation_seed(split, self.seed, self.num_timesteps)
-            found = evaluate_policy(self.model, env, self.episodes, seed, self.modes)
-            if len(self.envs) == 1:
-                results, rows = found, self._rows(found)
-            else:
-                results |= {family(mode, split): episodes for mode, episodes in found.items()}
-                rows += [row | {"split": split} for row in self._rows(found)]
-        # both splits at once, so that a kill leaves a checkpoint with both or with neither
-        self.log.append(rows)
+            found[split] = evaluate_policy(self.model, env, self.episodes, seed, self.modes)
+        results = log_evaluation(self.log, self.num_timesteps, found)
         if self.on_result is not None:
             self.on_result(self.num_timesteps, results)
 
-    def _rows(self, results: Mapping[str, Episodes]) -> list[dict[str, Any]]:
-        return [
-            {
-                "timesteps": self.num_timesteps,
-                "mode": mode,
-                "episode": index,
-                "return": round(float(value), 6),
-                "length": int(length),
-            }
-            for mode, result in results.items()
-            for index, (value, length) in enumerate(zip(result.returns, result.lengths, strict=True))
-        ]
+
+def log_evaluation(log: CsvLog, timesteps: int, found: Mapping[str, Mapping[str, Episodes]]) -> dict[str, Episodes]:
+    """Append a row an episode: of all splits at once, so that a kill leaves a checkpoint with all or with none.
+
+    Args:
+        log: receives rows of ``timesteps, mode, episode, return, length``, and ``split`` where there are several.
+        timesteps: of the training so far.
+        found: by split, by mode, the episodes.
+
+    Returns:
+        The episodes by the name of mode and split.
+    """
+    several = len(found) > 1
+    log.append(
+        {
+            "timesteps": timesteps,
+            "mode": mode,
+            "episode": index,
+            "return": round(float(value), 6),
+            "length": int(length),
+            **({"split": split} if several else {}),
+        }
+        for split, modes in found.items()
+        for mode, episodes in modes.items()
+        for index, (value, length) in enumerate(zip(episodes.returns, episodes.lengths, strict=True))
+    )
+    return {
+        family(mode, split) if several else mode: episodes
+        for split, modes in found.items()
+        for mode, episodes in modes.items()
+    }
 
 
 # by the first two columns; and SB3 counts iterations and time anew when a run is resumed

@@ -1,7 +1,10 @@
 """Oracle traces, and supervised fine-tuning on them: the warm start before reinforcement learning."""
 
+import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -98,6 +101,8 @@ def fine_tune(
     max_grad_norm: float = 1.0,
     seed: int = 0,
     progress_bar: bool = True,
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = 60.0,
 ) -> list[float]:
     """Teach a model the commands of traces, with AdamW; the model is changed in place, on the device where it is.
 
@@ -114,6 +119,9 @@ def fine_tune(
         max_grad_norm: to which the gradient is clipped.
         seed: of the order of the traces.
         progress_bar: whether to show one.
+        checkpoint: file from which the training goes on if it is there, and in which it is kept on the way; whoever
+            gives it removes it in the end.
+        checkpoint_seconds: wall time between checkpoints.
 
     Returns:
         The loss of each step, in nats a token of a command.
@@ -127,14 +135,19 @@ def fine_tune(
     check_range("learning_rate", learning_rate, 0.0, low_open=True)
     check_range("weight_decay", weight_decay, 0.0)
     check_range("max_grad_norm", max_grad_norm, 0.0, low_open=True)
-    batches = _batches(traces, batch_size, check_integer("seed", seed, 0), pad_token_id(model))
+    batches = Batches(traces, batch_size, check_integer("seed", seed, 0), pad_token_id(model))
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(_rise_and_fall, steps, warmup_steps))
-    was_training, losses = model.training, []
+    parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "schedule": schedule, "batches": batches}
+    losses = _continued(checkpoint, parts) if checkpoint is not None and checkpoint.is_file() else []
+    was_training, saved = model.training, time.monotonic()
     model.train()
-    with tqdm(total=steps, desc="fine-tuning", unit="step", disable=not progress_bar) as bar:
-        for _ in range(steps):
-            loss = batch_loss(model, next(batches))
+    with tqdm(total=steps, initial=len(losses), desc="fine-tuning", unit="step", disable=not progress_bar) as bar:
+        while len(losses) < steps:
+            if checkpoint is not None and time.monotonic() - saved > checkpoint_seconds:
+                _keep(checkpoint, parts, losses)
+                saved = time.monotonic()
+            loss = batch_loss(model, batches.take())
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
@@ -171,14 +184,52 @@ def _rise_and_fall(steps: int, warmup_steps: int, step: int) -> float:
     return min((step + 1) / (warmup_steps + 1), (steps - step) / max(steps - warmup_steps, 1))
 
 
-def _batches(traces: Sequence[Trace], batch_size: int, seed: int, pad_id: int) -> Iterator[PaddedTraces]:
-    """Yield batches without end; every trace is used once before one is used again."""
-    if not traces:
-        raise ValueError("`traces` must have at least one episode, got none")
-    generator = torch.Generator().manual_seed(seed)
-    waiting: list[int] = []
-    while True:
-        while len(waiting) < batch_size:
-            waiting += torch.randperm(len(traces), generator=generator).tolist()
-        yield pad_traces([traces[index] for index in waiting[:batch_size]], pad_id)
-        waiting = waiting[batch_size:]
+class Batches:
+    """Batches of traces without end; every trace is used once before one is used again.
+
+    Args:
+        traces: of episodes.
+        batch_size: of a batch.
+        seed: of the order.
+        pad_id: fills up the shorter ones.
+
+    Raises:
+        ValueError: if there are no traces.
+    """
+
+    def __init__(self, traces: Sequence[Trace], batch_size: int, seed: int, pad_id: int) -> None:
+        if not traces:
+            raise ValueError("`traces` must have at least one episode, got none")
+        self.traces, self.batch_size, self.pad_id = traces, batch_size, pad_id
+        self._generator = torch.Generator().manual_seed(seed)
+        self._waiting: list[int] = []
+
+    def take(self) -> PaddedTraces:
+        """Return the next batch."""
+        while len(self._waiting) < self.batch_size:
+            self._waiting += torch.randperm(len(self.traces), generator=self._generator).tolist()
+        chosen, self._waiting = self._waiting[: self.batch_size], self._waiting[self.batch_size :]
+        return pad_traces([self.traces[index] for index in chosen], self.pad_id)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the order is."""
+        return {"generator": self._generator.get_state(), "waiting": self._waiting}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where :meth:`state_dict` was."""
+        self._generator.set_state(state["generator"])
+        self._waiting = list(state["waiting"])
+
+
+def _keep(path: Path, parts: dict[str, Any], losses: list[float]) -> None:
+    """Write what is needed to go on; a kill on the way leaves the former file whole."""
+    written = path.with_name(f"{path.name}.part")
+    torch.save({name: part.state_dict() for name, part in parts.items()} | {"losses": losses}, written)
+    os.replace(written, path)
+
+
+def _continued(path: Path, parts: dict[str, Any]) -> list[float]:
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    return list(state["losses"])

@@ -77,9 +77,9 @@ def test_there_is_no_table_of_counterparts_without_any(results):
 
 
 def test_every_algorithm_of_ours_has_a_counterpart():
-    ours = {name for name, entry in ALGORITHMS.items() if entry.module.startswith("maxent_onpolicy")}
+    ours = {name for name, entry in ALGORITHMS.items() if entry.module.startswith("maxent_onpolicy.algorithms")}
     assert ours == set(STOCK)
-    assert set(STOCK.values()) == set(ALGORITHMS) - ours
+    assert set(STOCK.values()) == set(ALGORITHMS) - ours - {"GRPO"}
 
 
 @pytest.mark.parametrize(("value", "expected"), [(0.9, "below"), (1.0, "within"), (3.0, "within"), (3.1, "above")])

@@ -1,6 +1,8 @@
 """Oracle traces and fine-tuning on them."""
 
+import copy
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -131,3 +133,31 @@ def test_fine_tuning_wins_games_that_a_random_model_loses(tmp_path: Any) -> None
 
     assert chance.success_rate <= 0.25
     assert learned.success_rate >= chance.success_rate + 0.5
+
+
+def test_a_fine_tuning_that_was_killed_goes_on_bit_for_bit(
+    word_model: Any, traces: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {"steps": 6, "batch_size": 3, "warmup_steps": 2, "progress_bar": False}
+    whole = copy.deepcopy(word_model)
+    losses = fine_tune(whole, traces, **settings)
+    checkpoint = tmp_path / "fine_tuning.pt"
+    taken = 0
+
+    def killed(*arguments: Any) -> Any:
+        nonlocal taken
+        taken += 1
+        if taken == 4:
+            raise KeyboardInterrupt
+        return batch_loss(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("maxent_onpolicy.llm.sft.batch_loss", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fine_tune(copy.deepcopy(word_model), traces, checkpoint=checkpoint, checkpoint_seconds=0.0, **settings)
+
+    resumed = copy.deepcopy(word_model)
+    assert fine_tune(resumed, traces, checkpoint=checkpoint, **settings) == losses
+    for ours, theirs in zip(resumed.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert [path.name for path in tmp_path.iterdir()] == ["fine_tuning.pt"]

@@ -22,7 +22,9 @@ def registered() -> dict[str, type]:
 
 
 def test_what_the_command_line_trains_the_zoo_trains(registered):
-    trained = {load_class(name) for name, entry in ALGORITHMS.items() if entry.module.startswith("maxent_onpolicy.")}
+    trained = {
+        load_class(name) for name, entry in ALGORITHMS.items() if entry.module.startswith("maxent_onpolicy.algorithms")
+    }
     assert trained == set(registered.values())
     assert registered["maxent_ppo"] is MaxEntPPO
     assert registered["mop_ppo"] is PPO

@@ -1,9 +1,11 @@
 """What all text environments and sets of tasks have in common."""
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from maxent_onpolicy.validation import check_choice, check_integer
@@ -89,6 +91,9 @@ class TaskSet(ABC):
     def environment(self) -> TextEnvironment:
         """Return a new environment that plays these tasks."""
 
+    def prepare(self, *splits: str, progress_bar: bool = True) -> None:  # noqa: B027  # most are there already
+        """Make the tasks of splits that are not there yet, all if none is named."""
+
     def ids(self, split: str) -> tuple[str, ...]:
         """Return the names of a split's tasks.
 
@@ -168,3 +173,8 @@ def require(module: str, extra: str, also: str = "") -> Any:
         package = module.partition(".")[0]
         needs = f"needs the package {package}: pip install 'maxent-onpolicy[{extra}]'{also and f'. {also}'}"
         raise ImportError(f"this {needs} ({error})") from error
+
+
+def cache_directory() -> Path:
+    """Return where what takes long to make is kept: in the user's cache directory."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "maxent_onpolicy"

@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from maxent_onpolicy.llm.environments.base import SPLITS, TaskSet, TextEnvironment, content_key, require, select
+from maxent_onpolicy.llm.environments.base import (
+    SPLITS,
+    TaskSet,
+    TextEnvironment,
+    cache_directory,
+    content_key,
+    require,
+    select,
+)
 from maxent_onpolicy.validation import check_integer
 
 _INFOS = ("feedback", "objective", "description", "admissible_commands", "policy_commands", "verbs")
@@ -60,7 +68,7 @@ class TextWorldTasks(TaskSet):
         self.objects = check_integer("objects", objects, 1)
         self.quest_length = check_integer("quest_length", quest_length, 1)
         self.seed = check_integer("seed", seed, 0)
-        self.folder = Path(folder) if folder is not None else _cache_directory()
+        self.folder = Path(folder) if folder is not None else cache_directory() / "text_games"
         self._ready: set[str] = set()
 
     def environment(self) -> "TextWorldEnvironment":
@@ -250,8 +258,3 @@ def tidy(text: str) -> str:
 
 def _seed(seed: int, split: str, draw: int) -> int:
     return int(np.random.SeedSequence([seed, SPLITS.index(split), draw]).generate_state(1)[0])
-
-
-def _cache_directory() -> Path:
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "maxent_onpolicy" / "text_games"

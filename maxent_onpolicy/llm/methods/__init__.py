@@ -8,7 +8,7 @@ together.
 from maxent_onpolicy.llm.methods.base import EntropyControl, EntropyValues
 from maxent_onpolicy.llm.methods.compose import Compose
 from maxent_onpolicy.llm.methods.formulas import nucleus_entropy
-from maxent_onpolicy.llm.methods.registry import METHODS, READ_IN, MethodInfo, list_methods, make_method
+from maxent_onpolicy.llm.methods.registry import METHODS, READ_IN, MethodInfo, compose, list_methods, make_method
 
 __all__ = [
     "METHODS",
@@ -17,6 +17,7 @@ __all__ = [
     "EntropyControl",
     "EntropyValues",
     "MethodInfo",
+    "compose",
     "list_methods",
     "make_method",
     "nucleus_entropy",

@@ -16,15 +16,16 @@ from maxent_onpolicy.validation import check_pair, check_range
 class AdaptiveCoefficient(EntropyControl):
     """Entropy bonus whose weight rises while entropy is below its target and falls above it (Skywork-OR1).
 
-    arXiv:2505.22312, read in TRL. See :func:`~maxent_onpolicy.controllers.formulas.additive_step`; the weight moves
-    once a batch, before its update.
+    The weight moves once a batch, before its update; it counts only where the batch's entropy was not above the target
+    (arXiv:2505.22312, read in TRL; see :func:`~maxent_onpolicy.controllers.formulas.additive_step`).
 
     Attributes:
         target: nats a token.
         delta: step of the weight.
         initial: weight before the first batch.
         limits: lowest and highest weight.
-        coef: the weight in force.
+        coef: the weight.
+        active: whether it is in force.
     """
 
     target: float = 0.2
@@ -32,10 +33,12 @@ class AdaptiveCoefficient(EntropyControl):
     initial: float = 0.0
     limits: tuple[float, float] = (0.0, 1.0)
     coef: float = field(default=0.0, init=False)
+    active: bool = field(default=False, init=False)
 
     name = "adaptive_coefficient"
     source = "arXiv:2505.22312"
     verified = "third"
+    released = "huggingface/trl"
     kind = "coefficient"
     owns = frozenset({"entropy_coefficient", "entropy_target"})
 
@@ -49,8 +52,9 @@ class AdaptiveCoefficient(EntropyControl):
     def observe(self, batch: TokenBatch) -> None:
         """See :class:`EntropyControl`."""
         entropy = batch.old_entropy[batch.mask].mean().item()
+        self.active = entropy <= self.target
         self.coef = additive_step(self.coef, entropy, self.target, self.delta, self.limits)
 
     def penalty(self, batch: TokenBatch) -> Float[Tensor, ""]:
         """See :class:`EntropyControl`."""
-        return -self.coef * batch.entropy[batch.mask].mean()
+        return -(self.coef if self.active else 0.0) * batch.entropy[batch.mask].mean()

@@ -27,6 +27,7 @@ class AgenticAEPO(EntropyControl):
     name = "aepo_agentic"
     source = "arXiv:2510.14545"
     verified = "third"
+    released = "WillDreamer/ARLArena"
     kind = "advantage"
     owns = frozenset({"entropy_scale"})
 
@@ -37,5 +38,5 @@ class AgenticAEPO(EntropyControl):
     def shape(self, batch: TokenBatch) -> Float[Tensor, "B T"]:
         """See :class:`EntropyControl`."""
         inside = batch.old_entropy[batch.mask]
-        score = (batch.old_entropy - inside.mean()) / (inside.std(correction=0) + 1e-8)
+        score = (batch.old_entropy - inside.mean()) / (inside.std(correction=int(len(inside) > 1)) + 1e-8)
         return batch.advantage * (1 + self.scale * score)

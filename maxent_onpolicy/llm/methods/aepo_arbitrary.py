@@ -30,6 +30,7 @@ class ArbitraryAEPO(EntropyControl):
     name = "aepo_arbitrary"
     source = "arXiv:2510.08141"
     verified = "code"
+    released = "597358816/AEPO"
     kind = "sampling"
     owns = frozenset({"temperature", "entropy_target"})
 

@@ -34,6 +34,7 @@ class BAPO(EntropyControl):
     name = "bapo"
     source = "arXiv:2510.18927"
     verified = "code"
+    released = "WooooDyy/BAPO"
     kind = "clip"
     owns = frozenset({"clip_range"})
 

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from maxent_onpolicy.llm.batch import TokenBatch
-from maxent_onpolicy.validation import check_range
+from maxent_onpolicy.validation import check_choice, check_integer, check_range
 
 Kind = Literal["advantage", "weight", "regulariser", "clip", "sampling", "coefficient"]
 Verified = Literal["code", "third", "abstract"]
@@ -39,6 +39,7 @@ class EntropyControl:
         source: where the method was published.
         verified: where the formula was read: the authors' ``"code"``, somebody else's (``"third"``), or only the
             ``"abstract"``, in which case no exact reproduction is claimed.
+        released: the repository whose code gave numbers that its tests compare with; ``None`` if there is none.
         kind: what it acts on.
         stage: when :meth:`shape` is to be called.
         owns: what may have one owner only; keys of ``compose.QUANTITIES``.
@@ -47,6 +48,7 @@ class EntropyControl:
     name: ClassVar[str]
     source: ClassVar[str]
     verified: ClassVar[Verified]
+    released: ClassVar[str | None] = None
     kind: ClassVar[Kind]
     stage: ClassVar[Stage] = "batch"
     owns: ClassVar[frozenset[str]] = frozenset()
@@ -107,6 +109,15 @@ class EntropyControl:
         """Check that settings are numbers in their closed intervals."""
         for each, (low, high) in intervals.items():
             check_range(each, getattr(self, each), low, high)
+
+    def _check_choices(self, **choices: tuple[Any, ...]) -> None:
+        """Check that settings are among what is allowed."""
+        for each, allowed in choices.items():
+            check_choice(each, getattr(self, each), allowed)
+
+    def _check_horizon(self, horizon: int | None) -> None:
+        """Check that there is no horizon, or one of a batch or more."""
+        check_integer("horizon", 1 if horizon is None else horizon, 1)
 
     def _state_names(self) -> list[str]:
         return [each.name for each in fields(self) if not each.init]  # type: ignore[arg-type]

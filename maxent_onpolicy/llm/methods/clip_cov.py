@@ -9,7 +9,7 @@ from torch import Tensor
 
 from maxent_onpolicy.llm.batch import TokenBatch
 from maxent_onpolicy.llm.methods.base import EntropyControl
-from maxent_onpolicy.llm.methods.formulas import covariance, fill
+from maxent_onpolicy.llm.methods.formulas import covariance, draw, fill
 from maxent_onpolicy.validation import check_integer, check_pair, check_range
 
 
@@ -36,6 +36,7 @@ class ClipCov(EntropyControl):
     name = "clip_cov"
     source = "arXiv:2505.22617"
     verified = "code"
+    released = "PRIME-RL/Entropy-Mechanism-of-RL"
     kind = "weight"
     owns = frozenset({"covariance"})
 
@@ -51,10 +52,7 @@ class ClipCov(EntropyControl):
         advantage, log_prob, ratio = (each[batch.mask] for each in (batch.advantage, batch.log_prob, batch.ratio))
         caught = torch.where(advantage > 0, ratio > 1 + self.clip[1], (advantage < 0) & (ratio < 1 - self.clip[0]))
         value = covariance(advantage, log_prob)
-        eligible = ((value > self.low) & (value < self.high) & ~caught).nonzero().flatten()
-        generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.draws)
+        eligible = (value > self.low) & (value < self.high) & ~caught
+        chosen = draw(eligible, max(1, int(self.share * len(advantage))), 1_000_003 * self.seed + self.draws)
         self.draws += 1
-        order = torch.randperm(len(eligible), generator=generator).to(eligible.device)
-        weight = torch.ones_like(advantage)
-        weight[eligible[order[: max(1, int(self.share * len(advantage)))]]] = 0
-        return fill(batch.mask, weight, torch.ones_like(batch.advantage))
+        return fill(batch.mask, 1.0 - chosen.to(advantage.dtype), torch.ones_like(batch.advantage))

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from maxent_onpolicy.llm.batch import TokenBatch
 from maxent_onpolicy.llm.methods.base import EntropyControl
-from maxent_onpolicy.llm.methods.formulas import fill, largest, row_means, widest
-from maxent_onpolicy.validation import check_integer, check_range
+from maxent_onpolicy.llm.methods.formulas import fill, largest, rising_share, row_means, widest
+from maxent_onpolicy.validation import check_range
 
 
 @dataclass
@@ -37,11 +37,10 @@ class D3S(EntropyControl):
     def __post_init__(self) -> None:
         for each in ("completions", "tokens"):
             check_range(each, getattr(self, each), 0, 1, low_open=True)
-        check_integer("horizon", 1 if self.horizon is None else self.horizon, 1)
+        self._check_horizon(self.horizon)
 
     def _count(self, start: float, size: int) -> int:
-        done = 0.0 if self.horizon is None else min(self.seen / self.horizon, 1.0)
-        return max(1, round((start + (1 - start) * done) * size))
+        return max(1, round(rising_share(start, self.seen, self.horizon) * size))
 
     def observe(self, batch: TokenBatch) -> None:
         """See :class:`EntropyControl`."""

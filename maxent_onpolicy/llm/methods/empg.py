@@ -16,7 +16,7 @@ from maxent_onpolicy.llm.methods.formulas import turn_means
 class EMPG(EntropyControl):
     """Scales each turn's advantage down with its entropy, and pays for a certain next turn (EMPG).
 
-    ``A·g(H_t) + bonus·e^{−k'·H_{t+1}}`` minus the mean over tokens, ``g = e^{−k·H}`` over its mean over turns, H the
+    ``A·g(H_t) + bonus·e^{−k'·H_{t+1}}`` minus the mean over turns, ``g = e^{−k·H}`` over its mean over turns, H the
     mean entropy of a turn, brought to [0, 1] by the batch's smallest and largest; the last turn earns no bonus
     (arXiv:2509.09265, read in an implementation that is not the authors').
 
@@ -33,6 +33,7 @@ class EMPG(EntropyControl):
     name = "empg"
     source = "arXiv:2509.09265"
     verified = "third"
+    released = "WillDreamer/ARLArena"
     kind = "advantage"
     owns = frozenset({"entropy_scale"})
 
@@ -51,4 +52,5 @@ class EMPG(EntropyControl):
         clear = torch.cat([clear[:, 1:], torch.zeros_like(clear[:, :1])], 1)
         turn = torch.where(batch.mask, batch.turn, 0)
         shaped = batch.advantage * gain.gather(1, turn) + self.bonus * clear.gather(1, turn)
-        return shaped - shaped[batch.mask].mean()
+        turns, _ = turn_means(shaped, batch.mask, batch.turn)
+        return shaped - turns[present].mean()

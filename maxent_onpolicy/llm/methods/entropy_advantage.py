@@ -12,7 +12,6 @@ from maxent_onpolicy.estimators.entropy import sampled_entropy_reward
 from maxent_onpolicy.llm.advantages import EntropyScale, token_entropy_advantage, token_soft_advantage
 from maxent_onpolicy.llm.batch import TokenBatch
 from maxent_onpolicy.llm.methods.base import EntropyControl, EntropyValues
-from maxent_onpolicy.validation import check_choice
 
 
 @dataclass
@@ -45,8 +44,7 @@ class EntropyAdvantage(EntropyControl):
 
     def __post_init__(self) -> None:
         self._check(tau=(0, float("inf")), entropy_gamma=(0, 1), entropy_gae_lambda=(0, 1))
-        for each, choices in (("exact", (True, False)), ("centered", (True, False)), ("scale", get_args(EntropyScale))):
-            check_choice(each, getattr(self, each), choices)
+        self._check_choices(exact=(True, False), centered=(True, False), scale=get_args(EntropyScale))
 
     @torch.no_grad()
     def shape(self, batch: TokenBatch) -> Float[Tensor, "B T"]:
@@ -55,9 +53,7 @@ class EntropyAdvantage(EntropyControl):
             raise ValueError("`values` of entropy_advantage must be set to the critic of the trainer")
         reward = batch.old_entropy if self.exact else sampled_entropy_reward(batch.old_log_prob)
         value, truncated, last_value = self.values(batch)
-        estimate = token_entropy_advantage(
+        future = token_entropy_advantage(
             reward, value, batch.mask, self.entropy_gamma, self.entropy_gae_lambda, truncated, last_value
-        )
-        return token_soft_advantage(
-            batch.advantage, estimate.advantage, batch.mask, self.tau, self.scale, centered=self.centered
-        )
+        ).advantage
+        return token_soft_advantage(batch.advantage, future, batch.mask, self.tau, self.scale, centered=self.centered)

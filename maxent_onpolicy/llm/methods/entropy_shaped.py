@@ -30,6 +30,7 @@ class EntropyShaped(EntropyControl):
     name = "entropy_shaped"
     source = "arXiv:2506.14758"
     verified = "code"
+    released = "Linn3a/siren"
     kind = "advantage"
     stage = "update"
 

@@ -17,7 +17,6 @@ from maxent_onpolicy.llm.advantages import (
 )
 from maxent_onpolicy.llm.batch import TokenBatch
 from maxent_onpolicy.llm.methods.base import EntropyControl
-from maxent_onpolicy.validation import check_choice
 
 
 @dataclass
@@ -47,8 +46,7 @@ class EntropyToGo(EntropyControl):
 
     def __post_init__(self) -> None:
         self._check(tau=(0, float("inf")), entropy_gamma=(0, 1))
-        for each, choices in (("exact", (True, False)), ("centered", (True, False)), ("scale", get_args(EntropyScale))):
-            check_choice(each, getattr(self, each), choices)
+        self._check_choices(exact=(True, False), centered=(True, False), scale=get_args(EntropyScale))
 
     @torch.no_grad()
     def shape(self, batch: TokenBatch) -> Float[Tensor, "B T"]:

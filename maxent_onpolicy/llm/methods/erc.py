@@ -30,6 +30,7 @@ class EntropyRatioClipping(EntropyControl):
     name = "erc"
     source = "arXiv:2512.05591"
     verified = "code"
+    released = "Kwai-Klear/ERC"
     kind = "weight"
 
     def __post_init__(self) -> None:

@@ -58,6 +58,20 @@ def largest(values: Float[Tensor, " N"], count: int) -> Bool[Tensor, " N"]:
     return chosen
 
 
+def draw(candidates: Bool[Tensor, " N"], count: int, seed: int) -> Bool[Tensor, " N"]:
+    """Choose at most ``count`` of the candidates at random, the same for the same ``seed``."""
+    places = candidates.nonzero().flatten()
+    order = torch.randperm(len(places), generator=torch.Generator().manual_seed(seed)).to(places.device)
+    chosen = torch.zeros_like(candidates)
+    chosen[places[order[:count]]] = True
+    return chosen
+
+
+def rising_share(start: float, done: int, horizon: int | None) -> float:
+    """A share that rises linearly from ``start`` to 1 over ``horizon`` batches; it stays without a ``horizon``."""
+    return start if horizon is None else start + (1 - start) * min(done / horizon, 1.0)
+
+
 def epo_phase_weight(epoch: int, horizon: int | None) -> float:
     """``1 − 0.2·(1 − e^{−2x})`` in the first half of training, ``0.8·e^{−3x}`` in the second, x from 0 to 1 in each.
 
@@ -69,6 +83,28 @@ def epo_phase_weight(epoch: int, horizon: int | None) -> float:
     if epoch <= half:
         return 1 - 0.2 * (1 - math.exp(-2 * epoch / max(half, 1)))
     return 0.8 * math.exp(-3 * (min(epoch, horizon) - half) / (horizon - half))
+
+
+def add_turn_means(
+    sums: Sequence[float],
+    counts: Sequence[int],
+    entropy: Float[Tensor, "B T"],
+    mask: Bool[Tensor, "B T"],
+    turn: Int[Tensor, "B T"],
+) -> tuple[list[float], list[int]]:
+    """Add the mean entropy of each turn's tokens to the ``sums`` of earlier batches, and 1 to their ``counts``."""
+    inside, number = entropy[mask], turn[mask]
+    missing = [0] * (int(number.max()) + 1 - len(sums))
+    sums, counts = [*sums, *missing], [*counts, *missing]
+    for each in number.unique().tolist():
+        sums[each] += inside[number == each].mean().item()
+        counts[each] += 1
+    return sums, counts
+
+
+def history_means(sums: Sequence[float], counts: Sequence[int]) -> list[float | None]:
+    """Each turn's mean over the batches that had it, of what :func:`add_turn_means` returns; ``None`` if none had."""
+    return [total / count if count else None for total, count in zip(sums, counts, strict=True)]
 
 
 def turn_range_excess(

@@ -19,11 +19,10 @@ class HAPO(EntropyControl):
     With ĥ of :func:`~maxent_onpolicy.llm.methods.formulas.signed_entropy`: uncertain tokens (ĥ > 0) have the upper clip
     range ``high·(1 + ĥ)``, and the advantage ``A·(1 + ĥ)`` where the ratio has left the inner half of its range; the
     others the lower clip range ``low·(1 − ĥ)``, and ``A·(1 + ĥ)`` while the ratio is in that half (arXiv:2509.16591,
-    the authors' code, but for the sign of ĥ, see there). Left out: the baseline over a group's tokens, and the
-    temperature of each token, which the sampler would have to offer. It sets the clip range itself.
+    the authors' code, but for the sign of ĥ). Left out: the baseline over a group's tokens, each token's temperature.
 
     Attributes:
-        low: clip range below 1; ``high`` is that above.
+        low: clip range below 1, in place of the trainer's; ``high`` is that above.
         pivot: quantile of the entropy at which ĥ is 0; its runs' value.
     """
 
@@ -34,6 +33,7 @@ class HAPO(EntropyControl):
     name = "hapo"
     source = "arXiv:2509.16591"
     verified = "code"
+    released = "starriver030515/HAPO"
     kind = "advantage"
     stage = "update"
     owns = frozenset({"entropy_scale", "clip_range"})

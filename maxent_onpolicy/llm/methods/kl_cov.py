@@ -29,6 +29,7 @@ class KLCov(EntropyControl):
     name = "kl_cov"
     source = "arXiv:2505.22617"
     verified = "code"
+    released = "PRIME-RL/Entropy-Mechanism-of-RL"
     kind = "regulariser"
     owns = frozenset({"covariance", "clip_range"})
 

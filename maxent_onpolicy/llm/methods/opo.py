@@ -22,6 +22,7 @@ class OPO(EntropyControl):
     name = "opo"
     source = "arXiv:2505.23585"
     verified = "code"
+    released = "verl-project/verl"
     kind = "advantage"
     owns = frozenset({"baseline"})
 

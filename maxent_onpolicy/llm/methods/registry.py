@@ -1,6 +1,7 @@
 """Methods by name."""
 
 import inspect
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from maxent_onpolicy.llm.methods.aepo_arbitrary import ArbitraryAEPO
 from maxent_onpolicy.llm.methods.bapo import BAPO
 from maxent_onpolicy.llm.methods.base import EntropyControl, Kind, Verified
 from maxent_onpolicy.llm.methods.clip_cov import ClipCov
+from maxent_onpolicy.llm.methods.compose import Compose
 from maxent_onpolicy.llm.methods.d3s import D3S
 from maxent_onpolicy.llm.methods.empg import EMPG
 from maxent_onpolicy.llm.methods.entropy_advantage import EntropyAdvantage
@@ -62,14 +64,16 @@ class MethodInfo(NamedTuple):
     source: str
     verified: Verified
     summary: str
+    released: str | None
 
 
 def list_methods() -> list[MethodInfo]:
-    """Return every method's name, kind, source, what of it was verified, and one line about it."""
-    return [
-        MethodInfo(name, each.kind, each.source, each.verified, inspect.cleandoc(each.__doc__ or "").splitlines()[0])
-        for name, each in METHODS.items()
-    ]
+    """Return every method's name, kind, source, what was verified, one line about it, and whose code it equals."""
+    found = []
+    for name, each in METHODS.items():
+        summary = inspect.cleandoc(each.__doc__ or "").splitlines()[0]
+        found.append(MethodInfo(name, each.kind, each.source, each.verified, summary, each.released))
+    return found
 
 
 def make_method(name: str, **settings: Any) -> EntropyControl:
@@ -95,3 +99,23 @@ def make_method(name: str, **settings: Any) -> EntropyControl:
         return kind(**settings)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
+
+
+def compose(methods: Sequence[Any]) -> Compose:
+    """Return methods as one, from how a configuration writes them.
+
+    Args:
+        methods: names, mappings with ``name`` and the method's settings, or methods.
+
+    Raises:
+        ValueError: as :func:`make_method` and :class:`Compose`.
+    """
+    return Compose([_made(each) for each in methods])
+
+
+def _made(given: Any) -> Any:
+    if isinstance(given, str):
+        return make_method(given)
+    if isinstance(given, Mapping) and "name" in given:
+        return make_method(given["name"], **{key: value for key, value in given.items() if key != "name"})
+    return given

@@ -34,6 +34,7 @@ class RiskPO(EntropyControl):
     name = "riskpo"
     source = "arXiv:2510.00911"
     verified = "code"
+    released = "RTkenny/RiskPO"
     kind = "advantage"
     owns = frozenset({"baseline"})
 

@@ -34,6 +34,7 @@ class SIREN(EntropyControl):
     name = "siren"
     source = "arXiv:2509.25133"
     verified = "code"
+    released = "Linn3a/siren"
     kind = "regulariser"
     owns = frozenset({"entropy_coefficient", "entropy_target"})
 

@@ -30,6 +30,7 @@ class STEER(EntropyControl):
     name = "steer"
     source = "arXiv:2510.10150"
     verified = "code"
+    released = "zz-haooo/STEER"
     kind = "weight"
 
     def __post_init__(self) -> None:

@@ -26,6 +26,7 @@ class TopEntropy(EntropyControl):
     name = "top_entropy"
     source = "arXiv:2506.01939"
     verified = "third"
+    released = "huggingface/trl"
     kind = "weight"
     owns = frozenset({"token_share"})
 

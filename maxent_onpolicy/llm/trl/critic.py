@@ -1,7 +1,7 @@
 """A value head for the future entropy of a language model's policy, with an optimiser of its own."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,6 +11,27 @@ from maxent_onpolicy.estimators.losses import value_loss
 from maxent_onpolicy.policies.heads import PopArtLinear, head_scale
 
 FILE = "entropy_critic.pt"
+_MINIBATCHES = 4  # of an epoch
+
+
+class _Head(PopArtLinear):
+    """A PopArt head that starts at zero, and goes on from the mean of the first targets.
+
+    PopArt keeps the output as it was when the moments change. At first that would be far below the targets, at
+    ``-mean/std`` in normalised units, which is a long way for steps of Adam's size.
+    """
+
+    def __init__(self, in_features: int) -> None:
+        super().__init__(in_features)
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    @torch.no_grad()
+    def update(self, target: Tensor) -> None:
+        first = bool(self.running_weight == 0)
+        super().update(target)
+        if first:
+            nn.init.zeros_(self.bias)
 
 
 class EntropyCritic(nn.Module):
@@ -28,41 +49,61 @@ class EntropyCritic(nn.Module):
     def __init__(self, hidden_size: int, width: int, learning_rate: float) -> None:
         super().__init__()
         self.body = nn.Sequential(nn.LayerNorm(hidden_size), nn.Linear(hidden_size, width), nn.SiLU())
-        self.head = PopArtLinear(width)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.head = _Head(width)
         self.optimizer = torch.optim.Adam(self.parameters(), lr=learning_rate)
+        self._waiting: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, hidden: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch"]:
         """Return values in nats, computed in single precision."""
-        found: Tensor = self.head(self.body(hidden.float()))
+        # Autocast would also keep copies of the weights, of before a step.
+        with torch.autocast(hidden.device.type, enabled=False):
+            found: Tensor = self.head(self.body(hidden.float()))
         return found.squeeze(-1)
 
-    def accumulate(self, hidden: Float[Tensor, "N D"], target: Float[Tensor, " N"], share: float) -> float:
-        """Add the gradient of the squared error to what is there; return the error in normalised units.
+    @torch.no_grad()
+    def accumulate(self, hidden: Float[Tensor, "N D"], target: Float[Tensor, " N"]) -> float:
+        """Keep states for the next :meth:`step`; return the squared error there before it, in normalised units.
 
         Args:
             hidden: states.
             target: what the values are to be, nats.
-            share: of this batch in the optimiser's next step.
         """
-        with torch.enable_grad():
-            loss = value_loss(self(hidden.detach()), target, head_scale(self.head))
-            (share * loss).backward()
-        return float(loss.detach())
+        self._waiting.append((hidden.detach(), target.detach()))
+        return float(value_loss(self(hidden), target, head_scale(self.head)))
 
-    def step(self, average: Any = None) -> None:
-        """Take an optimiser step.
+    @torch.enable_grad()
+    def step(self, epochs: int = 4, average: Callable[[Tensor], Tensor] | None = None) -> None:
+        """Learn all states that wait, in several minibatches and epochs.
+
+        With one step of Adam for all of them, a head that starts at zero needs a dozen batches for what a single one
+        teaches. All processes take the same steps, however many states each has, and every state counts the same.
 
         Args:
-            average: called with each gradient; returns its mean over processes.
+            epochs: how often each state is used.
+            average: called with tensors; returns their means over processes. ``None``: there is one process.
         """
+        hidden, target = (torch.cat(parts) for parts in zip(*self._waiting, strict=True))
+        self._waiting.clear()
+        # Always the same order: states are new each time, and a run that is resumed must go on as it would have.
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(epochs):
+            order = torch.randperm(len(target), generator=generator).to(target.device)
+            for chosen in order.tensor_split(_MINIBATCHES):
+                self._descend(hidden[chosen], target[chosen], average)
+
+    def _descend(self, hidden: Tensor, target: Tensor, average: Callable[[Tensor], Tensor] | None) -> None:
+        """Take an optimiser step on the mean squared error over the states of all processes, if there are any."""
+        count = torch.tensor(float(len(target)), device=target.device)
+        error = ((self(hidden) - target) / head_scale(self.head)).square().sum()
+        parameters = list(self.parameters())
+        gradients = torch.autograd.grad(error, parameters)
         if average is not None:
-            for parameter in self.parameters():
-                if parameter.grad is not None:
-                    parameter.grad.copy_(average(parameter.grad))
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+            count, gradients = average(count), tuple(map(average, gradients))
+        if count > 0:
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient / count
+            self.optimizer.step()
+            self.optimizer.zero_grad()
 
     def save(self, folder: Path) -> None:
         """Write parameters and optimiser into ``folder``, apart from the language model's."""

@@ -55,7 +55,7 @@ def test_state_observation_and_sampling_reach_every_method() -> None:
     fresh = Compose([make_method("d3s"), make_method("aepo_arbitrary", target=9.0), make_method("epo")])
     fresh.load_state_dict(control.state_dict())
     assert fresh.state_dict() == control.state_dict()
-    assert fresh.state_dict()["epo"]["epochs"] == 1
+    assert fresh.state_dict()["epo"]["counts"] == [0, 1]
     with pytest.raises(ValueError, match="must be of the methods"):
         Compose([make_method("d3s")]).load_state_dict(control.state_dict())
 

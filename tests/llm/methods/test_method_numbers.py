@@ -124,7 +124,8 @@ def test_empg() -> None:
     mean = sum(gain) / 3
     first = 1.0 * gain[0] / mean + 0.05 * exp(-1)
     raw = [first, first, 0.5 * gain[1] / mean, -2.0 * gain[2] / mean]
-    expected = [each - sum(raw) / 4 for each in raw]
+    of_turns = (raw[0] + raw[2] + raw[3]) / 3
+    expected = [each - of_turns for each in raw]
     assert own(make_method("empg").shape(example())) == near(expected)
 
 
@@ -214,7 +215,7 @@ def test_hapo() -> None:
 
 def test_aepo_agentic() -> None:
     entropy = (0.4, 1.2, 2.0, 0.2)
-    mean, deviation = statistics.fmean(entropy), statistics.pstdev(entropy)
+    mean, deviation = statistics.fmean(entropy), statistics.stdev(entropy)
     advantage = (1.0, 1.0, 0.5, -2.0)
     expected = [a * (1 + 0.2 * (h - mean) / deviation) for a, h in zip(advantage, entropy, strict=True)]
     assert own(make_method("aepo_agentic").shape(example())) == near(expected)
@@ -266,6 +267,7 @@ def test_adaptive_coefficient() -> None:
     method.target = 0.9
     method.observe(example())
     assert method.coef == near(0.35)
+    assert method.penalty(example()) == 0.0  # there is enough
 
 
 def test_d3s() -> None:

@@ -49,6 +49,33 @@ def test_advantages_of_tokens_are_read_after_the_forward_pass(tmp_path):
     assert sorted(trainer._buffered_inputs[0]["mine"].tolist()) == list(range(8))
 
 
+class Caller(GRPOTrainer):
+    """Notes what the loss passes through the model, and from which batch."""
+
+    def _get_per_token_logps_and_entropies(self, *arguments, **keywords):
+        self.asked = (arguments, {name: value for name, value in keywords.items() if value is not None})
+        return super()._get_per_token_logps_and_entropies(*arguments, **keywords)
+
+    def _compute_loss(self, model, inputs):
+        loss = super()._compute_loss(model, inputs)
+        assert inputs is self._buffered_inputs[0]  # so that what is added to it is there in later iterations
+        (passed, ids, attention, tokens), keywords = self.asked
+        assert passed is model
+        for found, name in ((ids, "ids"), (attention, "mask")):
+            assert torch.equal(found, torch.cat([inputs[f"prompt_{name}"], inputs[f"completion_{name}"]], 1))
+        assert tokens == inputs["completion_ids"].shape[1]
+        assert keywords == {"compute_entropy": True, "compute_aux_loss": False}
+        self.checked = True
+        return loss
+
+
+def test_the_loss_makes_one_pass_with_these_arguments(tmp_path):
+    arguments = GRPOConfig(**grpo_arguments(tmp_path, max_steps=1))
+    trainer = Caller(make_model(), many_a, args=arguments, train_dataset=prompts(), processing_class=make_tokenizer())
+    trainer.train()
+    assert trainer.checked
+
+
 def test_tensors_of_a_batch_are_shuffled_and_split_together():
     batch = {"a": torch.arange(6), "b": torch.arange(12).view(6, 2)}
     parts = split_tensor_dict(shuffle_sequence_dict(batch), 2)

@@ -1,5 +1,7 @@
 """The trainer: GRPO's own loss without entropy, the estimator's advantages with it, and exact resume."""
 
+import copy
+
 import pytest
 import torch
 from peft import LoraConfig
@@ -79,13 +81,13 @@ def test_every_loss_with_advantages_of_tokens_learns_from_entropy(loss_type, est
     assert ("entropy_critic/explained_variance" in logged) == (estimator == "critic")
 
 
-def test_the_critic_learns_and_leaves_the_language_model_alone(tmp_path):
-    trainer = make(tmp_path, max_steps=60, learning_rate=0.0, entropy_critic_learning_rate=1e-2, **ENTROPY)
+def test_the_critic_is_trained_and_leaves_the_language_model_alone(tmp_path):
+    trainer = make(tmp_path, learning_rate=0.0, **ENTROPY)
     before = parameters(trainer)
+    critic = copy.deepcopy(trainer.entropy_critic.state_dict())
     trainer.train()
     assert_same(parameters(trainer), before)  # a learning rate of 0, and no gradient of the critic's either
-    history = [row["entropy_critic/loss"] for row in trainer.state.log_history if "entropy_critic/loss" in row]
-    assert sum(history[-10:]) < 0.5 * sum(history[:10])
+    assert not any(torch.equal(value, critic[name]) for name, value in trainer.entropy_critic.state_dict().items())
 
 
 @pytest.mark.slow
