@@ -41,7 +41,14 @@ SUITE: dict[str, Any] = {
         "GRPO": {},
         "MaxEnt GRPO": {
             "algorithm": "GRPO",
-            "hyperparameters": {"tau": 0.5, "entropy_critic_width": 16, "methods": ["siren"], "learning_rate": 0.01},
+            "hyperparameters": {
+                "tau": 0.5,
+                "entropy_critic_width": 16,
+                "methods": ["siren"],
+                "learning_rate": 0.01,
+                "per_device_train_batch_size": 4,
+                "gradient_accumulation_steps": 1,  # two updates a batch
+            },
         },
     },
     "environments": {QUESTIONS: {}},

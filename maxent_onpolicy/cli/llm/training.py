@@ -8,6 +8,7 @@ import time
 import warnings
 import zipfile
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -139,7 +140,7 @@ class RunControl(TrainerCallback):  # type: ignore[misc, unused-ignore]
     def __init__(self, attempt: Attempt, setup: TextRun, trainer: EntropyAdvantageGRPOTrainer) -> None:
         self.attempt, self.setup, self.trainer = attempt, setup, trainer
         self.timesteps = 0
-        self._mean_return: float | None = None
+        self._told: dict[str, list[float]] = {}
         self._saved = time.monotonic()
         self._evaluated = -1
         self._outputs: list[Any] = []
@@ -175,15 +176,19 @@ class RunControl(TrainerCallback):  # type: ignore[misc, unused-ignore]
             control.should_training_stop = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        """Write what the trainer tells."""
+        """Write what the trainer tells of all updates with a batch of episodes, as their mean."""
         if not logs or "train_runtime" in logs:
             return
-        row = {_NAMES.get(name, name): value for name, value in logs.items() if name not in _LEFT_OUT}
-        row = {name: value for name, value in row.items() if not name.startswith(("completions/", "rewards/"))}
+        for name, value in logs.items():
+            if name not in _LEFT_OUT and not name.startswith(("completions/", "rewards/")) and value is not None:
+                self._told.setdefault(_NAMES.get(name, name), []).append(value)
+        if state.global_step % self.setup.updates:
+            return
+        row = {name: fmean(values) for name, values in self._told.items()}
+        self._told.clear()
         for output in self._outputs:
             output.write(row, dict.fromkeys(row, ()), self.timesteps)
-        self._mean_return = logs.get("reward", self._mean_return)
-        self.attempt.reporter.progress(self.timesteps, self._mean_return)
+        self.attempt.reporter.progress(self.timesteps, row.get(_NAMES["reward"]))
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Put what the trainer wrote into the run's checkpoint, whole or not at all."""
