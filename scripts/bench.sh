@@ -4,6 +4,7 @@
 #   bash scripts/bench.sh procgen-mini          generalisation on Procgen; results go to my_results/procgen-mini
 #   bash scripts/bench.sh minigrid --dry-run    further options are those of `maxent-onpolicy bench`
 #   bash scripts/bench.sh zero-sum              self-play in poker, and the solvers of games against others
+#   bash scripts/bench.sh textworld-mini        language models in text adventures
 #   bash scripts/bench.sh my_suite.yaml
 #
 # Needs Python 3.11 or newer with venv and pip (PYTHON=... chooses one). Run again after an interruption, it goes on.
@@ -19,6 +20,7 @@ case "$suite" in
   *procgen*) install_procgen ;;
   *minigrid*) install_extra minigrid ;;
   *zero-sum*) install_extra games ;;
+  *textworld*) install_extra llm ;;
   *classic*)
     install_extra box2d
     "$venv/bin/python" -m pip install --disable-pip-version-check -q -c "$root/constraints.txt" sb3-contrib

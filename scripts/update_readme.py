@@ -24,25 +24,26 @@ OTHERS = {
 SECTION = r"(<!-- results:{suite}:start -->\n).*?(<!-- results:{suite}:end -->)"
 
 
-def results_block(folder: Path) -> str:
-    """Return the Markdown for the suite whose results are in ``folder``: tables, captions and the learning curves.
+def results_block(results: Path, suite: str) -> str:
+    """Return the Markdown for a suite whose results are in ``results``: tables, captions and the learning curves.
 
     Raises:
         FileNotFoundError: if there is no report yet.
     """
-    below, tables, figure, description = OTHERS.get(folder.name, SUITE)
+    folder = results / suite
+    below, tables, figure, description = OTHERS.get(suite, SUITE)
     parts = [(folder / below / "tables" / f"{name}.md").read_text(encoding="utf-8").strip() for name in tables]
     if figure:
-        path = Path("results", folder.name, below, "figures", f"{figure}.png").as_posix()
+        path = Path("results", suite, below, "figures", f"{figure}.png").as_posix()
         parts.append(f"![{description.format(folder.name)}]({path})")
     return "\n" + "\n\n".join(parts) + "\n\n"
 
 
 def update(text: str, results: Path) -> str:
     """Return a README in which every marked section shows what is in ``results``; those without results stay."""
-    for suite in re.findall(r"<!-- results:([\w-]+):start -->", text):
+    for suite in re.findall(r"<!-- results:([\w/-]+):start -->", text):
         if (results / suite / "tables").is_dir():
-            block = results_block(results / suite)
+            block = results_block(results, suite)
             text = re.sub(SECTION.format(suite=suite), lambda match, b=block: match[1] + b + match[2], text, flags=re.S)
     return text
 

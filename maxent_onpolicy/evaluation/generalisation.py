@@ -110,7 +110,7 @@ def generalisation_curves(results: Results, bootstrap: Bootstrap) -> Plot | None
             axis.set_title(env_id)
             _curves(axis, results, env_id, {"train": train, "test": test}, bootstrap)
             shown += _levels(axis, _references(results, env_id, mode))
-        label_axes(figure, axes, "Environment steps", "Return")
+        label_axes(figure, axes, results.step_name, "Return")
         entries = [(_key(_LINES["train"]), "training distribution"), (_key(_LINES["test"]), "test distribution")]
         for name in dict.fromkeys(map(_published_name, shown)):
             entries += [(_key(line), f"{name}, {split}") for split, line in _DOTS.items()]

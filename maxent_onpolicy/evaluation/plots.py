@@ -59,7 +59,7 @@ def learning_curves(results: Results, mode: str, bootstrap: Bootstrap) -> Plot:
                 key = ("curve", label, env_id, mode)
                 band = band_of(curves.values[:, None, :], curves.timesteps, bootstrap, key, "mean")
                 draw_band(axis, band, look, singles=curves.values)
-        label_axes(figure, axes, "Environment steps", "Return")
+        label_axes(figure, axes, results.step_name, "Return")
         add_legend(figure, results)
     caption = (
         f"Return of {adjective(mode)} evaluation episodes (raw reward) while training: mean over seeds, pointwise "
@@ -156,7 +156,7 @@ def efficiency_plot(results: Results, mode: str, bootstrap: Bootstrap) -> Plot |
             if found is not None:
                 timesteps, values = found
                 draw_band(axis, band_of(values, timesteps, bootstrap, ("efficiency", label, mode), "iqm"), look)
-        label_axes(figure, [axis], "Environment steps", "IQM of normalised scores")
+        label_axes(figure, [axis], results.step_name, "IQM of normalised scores")
         add_legend(figure, results, characters=60)
     policy, scores = mode.partition(", ")[0], f"{split_of(mode)} scores".strip()
     caption = (
@@ -185,7 +185,7 @@ def diagnostics_plot(results: Results, env_id: str) -> Plot | None:
                 if thinned is not None:
                     grid, values = thinned
                     draw_band(axis, Band(grid, values.mean(axis=0), *(np.full((2, len(grid)), np.nan))), look, values)
-        label_axes(figure, axes, "Environment steps", "")
+        label_axes(figure, axes, results.step_name, "")
         add_legend(figure, results)
     caption = f"What the runs on {env_id} logged while training: mean over seeds, and every single run as a thin line."
     return Plot(f"diagnostics_{_file_name(env_id)}", f"Training on {env_id}", caption, figure)

@@ -22,6 +22,9 @@ PACKAGES = (
     "procgen-mirror",
     "procgen-gym",
     "minigrid",
+    "trl",
+    "transformers",
+    "textworld",
     "numpy",
     "pandas",
 )

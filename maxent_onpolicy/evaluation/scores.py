@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from maxent_onpolicy.env_ids import is_text
 from maxent_onpolicy.evaluation.modes import FAMILIES, MODES, SPLITS, adjective, family
 from maxent_onpolicy.evaluation.ranges import ScoreRange, load_score_ranges, normalise, resolve_ranges
 from maxent_onpolicy.evaluation.runs import CorruptRun, RunDirectory, find_runs
@@ -79,6 +80,11 @@ class Results:
     def env_ids(self) -> list[str]:
         """Environments with a used run, sorted."""
         return sorted({run.env_id for run in self.used})
+
+    @property
+    def step_name(self) -> str:
+        """What ``timesteps`` counts, as an axis says it."""
+        return "Episodes" if all(map(is_text, self.env_ids)) else "Environment steps"
 
     @cached_property
     def modes(self) -> list[str]:

@@ -7,7 +7,9 @@ import pytest
 from maxent_onpolicy.evaluation.report import write_report
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
-SUITES = sorted(folder.parent.name for folder in RESULTS.glob("*/runs"))
+SUITES = sorted(
+    folder.parent.relative_to(RESULTS).as_posix() for depth in ("*", "*/*") for folder in RESULTS.glob(f"{depth}/runs")
+)
 
 
 def test_there_are_results():
