@@ -14,6 +14,7 @@ from torch import Tensor
 
 from maxent_onpolicy.estimators.advantages import AdvantageEstimate
 from maxent_onpolicy.estimators.entropy import center, entropy_advantage, soft_advantage
+from maxent_onpolicy.llm.batch import check_groups
 from maxent_onpolicy.validation import check_choice, check_range
 
 EntropyScale = Literal["none", "own", "task"]
@@ -116,10 +117,7 @@ def group_baseline(
     mask = position >= 0
     check_tokens(mask, to_go=to_go, position=position)
     _check_rows(mask, "group", group)
-    _, member_of, size = group.unique(return_inverse=True, return_counts=True)
-    if (size == 1).any():
-        alone = group[size[member_of] == 1].tolist()
-        raise ValueError(f"`group` must have two completions or more of each prompt for a baseline, got one of {alone}")
+    member_of, size = check_groups(group)
     column = position.clamp(min=0).long()
     to_go = torch.where(mask, to_go, 0.0).to(torch.promote_types(to_go.dtype, torch.float32))
     count = _at_position(mask.to(to_go.dtype), column)

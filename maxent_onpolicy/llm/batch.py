@@ -76,3 +76,19 @@ def turns_of(mask: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
     """Number the turns of completions from 0: one ends where somebody else's tokens follow; -1 outside of ``mask``."""
     before = torch.cat([torch.zeros_like(mask[:, :1]), mask[:, :-1]], 1)
     return torch.where(mask, (mask & ~before).cumsum(1) - 1, -1)
+
+
+def check_groups(group: Int[Tensor, " B"]) -> tuple[Int[Tensor, " B"], Int[Tensor, " G"]]:
+    """Number the groups from 0, for whoever compares a completion with others of its prompt.
+
+    Returns:
+        The number of each completion's group, and the size of each group.
+
+    Raises:
+        ValueError: naming the prompts.
+    """
+    _, member_of, size = group.unique(return_inverse=True, return_counts=True)
+    if (size == 1).any():
+        alone = group[size[member_of] == 1].tolist()
+        raise ValueError(f"`group` must have two completions or more of each prompt for a baseline, got one of {alone}")
+    return member_of, size

@@ -259,3 +259,21 @@ def test_a_damaged_checkpoint_is_named(suite: Path) -> None:
     with pytest.raises(UsageError, match=r"checkpoint\.zip cannot be loaded"):
         execute(run, reporter=Reporter(message=lambda text: None))
     assert json.loads((run.path / "status.json").read_text())["state"] == "failed"
+
+
+def test_a_model_of_ones_own_takes_the_place_of_ours(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from maxent_onpolicy.llm.model import ModelSize, build_model
+    from maxent_onpolicy.llm.tokenizer import load_tokenizer, train_tokenizer
+
+    tokenizer = train_tokenizer(["How many legs are there?", "There are 12."], 280)
+    size = ModelSize(layers=1, width=24, heads=2, key_value_heads=1, feed_forward=32)
+    for part in (tokenizer, build_model(tokenizer, size)):
+        part.save_pretrained("own")
+    chosen = ["--suite", str(suite), "--algorithm", "GRPO", "--model", "own", "--set", "warm_start.steps=0"]
+
+    assert llm(["train", *chosen, "--timesteps", "8"]) == 0
+    run = RunDirectory(Path("results/questions/runs/GRPO") / QUESTIONS.replace(":", "_") / "seed_3")
+    assert run.config["policy"] == "own"
+    model = unpacked(run.model, Path("trained"))
+    assert json.loads((model / "config.json").read_text())["hidden_size"] == 24
+    assert len(load_tokenizer(model)) == len(tokenizer)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from maxent_onpolicy.llm.batch import TokenBatch
+from maxent_onpolicy.llm.batch import TokenBatch, check_groups
 from maxent_onpolicy.llm.methods.base import EntropyControl
 from maxent_onpolicy.llm.methods.formulas import group_sums
 
@@ -28,7 +28,12 @@ class OPO(EntropyControl):
 
     @torch.no_grad()
     def shape(self, batch: TokenBatch) -> Float[Tensor, "B T"]:
-        """See :class:`EntropyControl`."""
+        """See :class:`EntropyControl`.
+
+        Raises:
+            ValueError: if a prompt has a single completion.
+        """
+        check_groups(batch.group)
         length = batch.mask.sum(1).to(batch.reward.dtype)
         baseline = group_sums(length * batch.reward, batch.group) / group_sums(length, batch.group)
         return (batch.reward - baseline).unsqueeze(1).expand_as(batch.advantage).to(batch.advantage.dtype)

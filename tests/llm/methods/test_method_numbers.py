@@ -196,6 +196,8 @@ def test_bapo() -> None:
 def test_opo() -> None:
     """Lengths 3 and 1: the baseline is (3·1 + 1·0)/4."""
     assert own(make_method("opo").shape(example())) == near([0.25, 0.25, 0.25, -0.75])
+    with pytest.raises(ValueError, match=r"`group` must have two completions or more .*, got one of \[4, 7\]"):
+        make_method("opo").shape(example().replaced(group=torch.tensor([4, 7])))
 
 
 def test_hapo() -> None:
