@@ -1,5 +1,6 @@
 """Environments: splits that share nothing, the same games from the same seeds, oracles that win, errors that help."""
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -98,6 +99,20 @@ def test_games_are_generated_once(text_games: Any, monkeypatch: pytest.MonkeyPat
     assert [path.name for path in sorted(again.path("train/0").parent.iterdir())] == [
         f"0000{number}.{ending}" for number in range(2) for ending in ("json", "note.json", "z8")
     ]
+
+
+def test_words_can_be_fewer(text_games: Any, tmp_path: Path) -> None:
+    plain = TextWorldTasks(1, 0, 0, theme="basic", adjectives=False, seed=6, folder=tmp_path)
+    with plain.environment() as brief, text_games.environment() as wordy:
+        told = brief.reset("train/0")
+        assert len(told) < len(wordy.reset("train/0"))
+        assert re.search(r"-= Room\d+ =-", told)
+        assert not re.search(r"adj\d", told)
+        for command in brief.oracle():
+            brief.step(command)
+        assert brief.won
+    with pytest.raises(ValueError, match=r"`theme` must be one of .* \(did you mean 'basic'\?\)"):
+        TextWorldTasks(theme="basics")
 
 
 @pytest.mark.slow

@@ -21,13 +21,15 @@ from maxent_onpolicy.llm.environments.base import (
     require,
     select,
 )
-from maxent_onpolicy.validation import check_integer
+from maxent_onpolicy.validation import check_choice, check_integer
 
 _INFOS = ("feedback", "objective", "description", "admissible_commands", "policy_commands", "verbs")
 _INFOS_OF_SCORE = ("score", "max_score", "won", "lost")
 # The interpreter breaks off at overlong lines and odd characters; "then" and full stops are several commands in one.
 _COMMAND = re.compile(r"[A-Za-z0-9' -]{1,100}")
 _MAX_FAILURES = 50
+#: Grammars that the generator has.
+THEMES = ("house", "basic")
 _NOT_UNDERSTOOD = "You do not know how to do that."
 
 
@@ -44,6 +46,8 @@ class TextWorldTasks(TaskSet):
         rooms: of a game.
         objects: of a game, those that the quest needs included.
         quest_length: commands that the quest needs, at most.
+        theme: of texts: ``"house"``, which is wordy, or ``"basic"``, in which things are called such as box4.
+        adjectives: whether things have any, such as a rusty box.
         seed: of the generator.
         folder: where games are kept; below the user's cache directory if not given.
 
@@ -60,6 +64,8 @@ class TextWorldTasks(TaskSet):
         rooms: int = 2,
         objects: int = 3,
         quest_length: int = 2,
+        theme: str = "house",
+        adjectives: bool = True,
         seed: int = 0,
         folder: str | Path | None = None,
     ) -> None:
@@ -67,6 +73,8 @@ class TextWorldTasks(TaskSet):
         self.rooms = check_integer("rooms", rooms, 1)
         self.objects = check_integer("objects", objects, 1)
         self.quest_length = check_integer("quest_length", quest_length, 1)
+        self.theme = check_choice("theme", theme, THEMES)
+        self.adjectives = bool(adjectives)
         self.seed = check_integer("seed", seed, 0)
         self.folder = Path(folder) if folder is not None else cache_directory() / "text_games"
         self._ready: set[str] = set()
@@ -120,7 +128,8 @@ class TextWorldTasks(TaskSet):
 
     def _file(self, split: str, number: int, ending: str) -> Path:
         version = require("textworld", "llm").__version__
-        settings = f"textworld-{version}-r{self.rooms}-o{self.objects}-q{self.quest_length}-seed{self.seed}"
+        words = ("" if self.theme == "house" else f"-{self.theme}") + ("" if self.adjectives else "-plain")
+        settings = f"textworld-{version}-r{self.rooms}-o{self.objects}-q{self.quest_length}{words}-seed{self.seed}"
         return self.folder / settings / split / f"{number:05d}.{ending}"
 
     def _keys(self, split: str) -> list[tuple[int, str]]:
@@ -143,6 +152,7 @@ class TextWorldTasks(TaskSet):
             options = textworld.GameOptions()
             options.nb_rooms, options.nb_objects, options.quest_length = self.rooms, self.objects, self.quest_length
             options.kb = rules
+            options.grammar.theme, options.grammar.include_adj = self.theme, self.adjectives
             options.seeds = _seed(self.seed, split, draw)
             try:
                 game = generator.make_game(options)
