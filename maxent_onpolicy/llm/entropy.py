@@ -245,7 +245,9 @@ class _FromHidden(torch.autograd.Function):
                 gradient = gradient.to(weight.dtype)
                 if grad_hidden is not None:
                     grad_hidden[part] = gradient @ weight
-                if grad_weight is not None:
+                if grad_weight is not None and weight.dtype == sums:
+                    grad_weight.addmm_(gradient.T, hidden[part])  # without another [V, D] for each chunk
+                elif grad_weight is not None:
                     grad_weight += gradient.T @ hidden[part]
         found = (grad_hidden, grad_weight, grad_bias)
         return (*(None if grad is None else grad.to(weight.dtype) for grad in found), None, None, None)
