@@ -54,7 +54,7 @@ goes on.
   maxent-onpolicy llm train --suite textworld-mini --algorithm "MaxEnt GRPO" \\
       --set tau=0.2 --results my_results
   maxent-onpolicy llm train --suite textworld-mini --algorithm GRPO \\
-      --set "methods=[clip_cov, {name: epo, coefficient: 0.01}]"
+      --set "methods=[clip_cov, {name: epo, coef: 0.01}]"
 """
 _EVALUATE = """Let a trained model, or a warm start, play games; by default those of the test
 split, which are in no training.
