@@ -124,13 +124,13 @@ def test_without_verl_the_error_says_what_to_install(monkeypatch: pytest.MonkeyP
     def missing(name: str) -> str:
         raise metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr("maxent_onpolicy.llm.verl.host.metadata.version", missing)
+    monkeypatch.setattr("maxent_onpolicy.llm.hosts.metadata.version", missing)
     with pytest.raises(ImportError, match=re.escape("pip install 'maxent-onpolicy[llm-verl]'")):
         check_verl()
 
 
 def test_another_version_of_verl_is_named_in_a_warning(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("maxent_onpolicy.llm.verl.host.metadata.version", lambda name: "0.10.0")
+    monkeypatch.setattr("maxent_onpolicy.llm.hosts.metadata.version", lambda name: "0.10.0")
     with pytest.warns(UserWarning, match=r"verl 0.10.0 is installed, and this was tested with 0.9.0 to 0.9.1"):
         check_verl()
 

@@ -152,7 +152,7 @@ def test_a_run_that_was_interrupted_goes_on_exactly(tmp_path):
 
 
 def test_another_version_of_trl_is_named_in_a_warning(monkeypatch):
-    monkeypatch.setattr("maxent_onpolicy.llm.trl.host.metadata.version", lambda name: "2.3.0")
+    monkeypatch.setattr("maxent_onpolicy.llm.hosts.metadata.version", lambda name: "2.3.0")
     with pytest.warns(UserWarning, match=r"TRL 2.3.0 is installed, and this was tested with 1.16.0"):
         check_trl()
 
