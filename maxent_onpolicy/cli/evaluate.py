@@ -212,7 +212,7 @@ def find_model(options: EvaluateOptions) -> tuple[RunConfig, Path, Path | None]:
             config = RunConfig.from_json(run.config)
         except RunError as error:
             raise UsageError(str(error)) from None
-        model = path if path.is_file() else next((p for p in (run.model, run.checkpoint) if p.exists()), None)
+        model = path if path.is_file() else run.newest_model
         if model is None:
             raise UsageError(f"{path} keeps no model; train it without --no-model")
         statistics = run.normalization if run.normalization.exists() else None

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.logger import KVWriter, Logger
 
 from maxent_onpolicy.algorithms.train_seeds import Join
 from maxent_onpolicy.callbacks import CheckpointCallback, write_checkpoint
@@ -37,7 +37,7 @@ from maxent_onpolicy.evaluation.protocol import CsvFormat, Episodes, EvaluationC
 from maxent_onpolicy.evaluation.provenance import collect_provenance
 from maxent_onpolicy.evaluation.runs import CsvLog, RunDirectory
 
-TRAIN_ROWS = 500  # of train.csv, at most; trackers get every row
+_ROWS = 500  # of train.csv, at most; trackers get every row
 # what SB3's zip reader raises for a file that is no model, or half of one
 _UNREADABLE = (zipfile.BadZipFile, EOFError, KeyError, ValueError, RuntimeError)
 
@@ -107,6 +107,16 @@ class Attempt:
     keep_model: bool
     tracker: RunTracker
     join: Join | None = None
+
+    def open_logs(self, timesteps: int) -> tuple[CsvLog, CsvLog, list[KVWriter]]:
+        """Return both logs, without rows beyond ``timesteps``, and what a row of training is written to."""
+        logs = self.run.train_log(), self.run.eval_log()
+        for log in logs:
+            log.truncate(timesteps or -1)
+        # a kill between the checkpoint and the status leaves rows that are younger than the status
+        self.clock.before = max(self.clock.before, logs[0].last("wall_seconds") or 0.0)
+        rows = CsvFormat(logs[0], self.clock, self.run.config["total_timesteps"] // _ROWS)
+        return *logs, [rows, *self.tracker.start(timesteps)]
 
 
 def execute(
@@ -188,13 +198,9 @@ def _train(attempt: Attempt) -> int:
         model = make_model(config, make_training_env(config))
     evaluation_env = make_evaluation_env(config)
     test_env = make_evaluation_env(config, split="test") if has_test(config) else None
-    train_log, eval_log = checkpoint.logs = run.train_log(), run.eval_log()
-    for log in checkpoint.logs:
-        log.truncate(model.num_timesteps if model.num_timesteps else -1)
-    # a kill between the checkpoint and the status leaves rows that are younger than the status
-    clock.before = max(clock.before, train_log.last("wall_seconds") or 0.0)
-    rows = CsvFormat(train_log, clock, config.total_timesteps // TRAIN_ROWS)
-    model.set_logger(Logger(None, [rows, *tracker.start(model.num_timesteps)]))
+    train_log, eval_log, outputs = attempt.open_logs(model.num_timesteps)
+    checkpoint.logs = train_log, eval_log
+    model.set_logger(Logger(None, outputs))
 
     def evaluated(timesteps: int, results: dict[str, Episodes]) -> None:
         tracker.evaluated(timesteps, results)

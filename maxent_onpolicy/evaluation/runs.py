@@ -207,6 +207,11 @@ class RunDirectory:
         return self.path / "model.zip"
 
     @property
+    def newest_model(self) -> Path | None:
+        """The model of a completed run, else the checkpoint; ``None`` if neither is kept."""
+        return next((path for path in (self.model, self.checkpoint) if path.exists()), None)
+
+    @property
     def normalization(self) -> Path:
         """Where the normalisation statistics that belong to the checkpoint or the model are kept."""
         return self.path / "normalization.npz"

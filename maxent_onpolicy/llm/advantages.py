@@ -14,7 +14,7 @@ from torch import Tensor
 
 from maxent_onpolicy.estimators.advantages import AdvantageEstimate
 from maxent_onpolicy.estimators.entropy import center, entropy_advantage, soft_advantage
-from maxent_onpolicy.llm.batch import check_groups
+from maxent_onpolicy.llm.batch import check_groups, check_own_tokens
 from maxent_onpolicy.validation import check_choice, check_range
 
 EntropyScale = Literal["none", "own", "task"]
@@ -130,6 +130,25 @@ def group_baseline(
     if leave_one_out:
         mean = torch.where(members > 1, (total - own_mean) / (members - 1).clamp(min=1), mean)
     return torch.where(mask, mean.gather(1, column), 0.0)
+
+
+@torch.no_grad()
+def critic_free_advantage(
+    entropy_reward: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], group: Int[Tensor, " B"], entropy_gamma: float
+) -> AdvantageEstimate:
+    """Entropy to go less its group's mean at the same token as ``A_H``; its target is the entropy to go itself.
+
+    Args:
+        entropy_reward: ``[B, T]`` nats.
+        mask: ``[B, T]``.
+        group: ``[B]`` number of the prompt that a completion answers.
+        entropy_gamma: γ_H in ``[0, 1]``.
+
+    Raises:
+        ValueError: as :func:`entropy_to_go` and :func:`group_baseline`.
+    """
+    to_go = entropy_to_go(entropy_reward, mask, entropy_gamma)
+    return AdvantageEstimate(to_go - group_baseline(to_go, token_position(mask), group), to_go)
 
 
 @torch.no_grad()
@@ -272,10 +291,7 @@ def check_tokens(mask: Bool[Tensor, "B T"], **values: Tensor) -> None:
     """
     if mask.dim() != 2 or mask.dtype != torch.bool:
         raise ValueError(f"`mask` must be bool of the shape [B, T], got {mask.dtype} {list(mask.shape)}")
-    empty = ~mask.any(1)
-    if empty.any():
-        rows = empty.nonzero().flatten().tolist()
-        raise ValueError(f"`mask` has no token of the policy's own in the completions {rows}; leave them out")
+    check_own_tokens(mask)
     for name, value in values.items():
         if value.shape != mask.shape:
             raise ValueError(f"`{name}` must have the mask's shape {list(mask.shape)}, got {list(value.shape)}")

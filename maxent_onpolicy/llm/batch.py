@@ -52,10 +52,7 @@ class TokenBatch:
                 raise ValueError(f"`{field.name}` must have the shape {list(wanted)}, got {list(value.shape)}")
         if self.mask.dtype != torch.bool:
             raise ValueError(f"`mask` must be of the type bool, got {self.mask.dtype}")
-        empty = ~self.mask.any(1)
-        if empty.any():
-            rows = empty.nonzero().flatten().tolist()
-            raise ValueError(f"`mask` has no token of the policy's own in the completions {rows}; leave them out")
+        check_own_tokens(self.mask)
         for name in ("log_prob", "old_log_prob", "entropy", "old_entropy", "advantage"):
             if not torch.isfinite(getattr(self, name).detach()[self.mask]).all():
                 raise ValueError(f"`{name}` has a NaN or infinite number inside `mask`")
@@ -76,6 +73,18 @@ def turns_of(mask: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
     """Number the turns of completions from 0: one ends where somebody else's tokens follow; -1 outside of ``mask``."""
     before = torch.cat([torch.zeros_like(mask[:, :1]), mask[:, :-1]], 1)
     return torch.where(mask, (mask & ~before).cumsum(1) - 1, -1)
+
+
+def check_own_tokens(mask: Bool[Tensor, "B T"]) -> None:
+    """Raise if a completion has no token of the policy's own.
+
+    Raises:
+        ValueError: naming the rows.
+    """
+    empty = ~mask.any(1)
+    if empty.any():
+        rows = empty.nonzero().flatten().tolist()
+        raise ValueError(f"`mask` has no token of the policy's own in the completions {rows}; leave them out")
 
 
 def check_groups(group: Int[Tensor, " B"]) -> tuple[Int[Tensor, " B"], Int[Tensor, " G"]]:

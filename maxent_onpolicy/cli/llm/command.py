@@ -8,10 +8,10 @@ from typing import Annotated
 import tyro
 from rich.text import Text
 
-from maxent_onpolicy.cli.config import RunConfig, differences
+from maxent_onpolicy.cli.config import RunConfig
 from maxent_onpolicy.cli.output import make_console
 from maxent_onpolicy.cli.parse import Flag, option, parse_options, read_assignments
-from maxent_onpolicy.cli.plan import discard_run
+from maxent_onpolicy.cli.plan import PlannedRun, discard_run, plan_run, preparation
 from maxent_onpolicy.cli.suite import find_suite, load_suite
 from maxent_onpolicy.cli.values import UsageError, merge
 from maxent_onpolicy.env_ids import is_text
@@ -225,31 +225,27 @@ def _train(arguments: list[str]) -> int:
 
     from maxent_onpolicy.cli import train
 
-    path = run_path(options.results / config.suite, config.label, config.env_id, config.seed)
-    if path.exists() and options.restart:
-        discard_run(path)
+    planned = plan_run(config, options.results / config.suite)
+    if options.restart and planned.path.exists():
+        discard_run(planned.path)
+        planned = replace(planned, action="start", detail="")
     shared = train.TrainOptions(
         checkpoint_seconds=options.checkpoint_seconds, no_model=options.no_model, threads=options.threads
     )
-    return train.run_to_its_end(_opened(path, config, options.threads or 1), shared)
+    return train.run_to_its_end(_opened(planned, options.threads or 1), shared)
 
 
-def _opened(path: Path, config: RunConfig, threads: int) -> RunDirectory:
+def _opened(planned: PlannedRun, threads: int) -> RunDirectory:
     """Return the run's directory: a new one, or the one in which the same run was interrupted."""
-    if not path.exists():
-        return RunDirectory.create(path, config.to_json(), collect_provenance(threads=threads))
-    try:
-        run = RunDirectory(path)
-    except RunError as error:
-        raise UsageError(f"{path} holds a run that cannot be read ({error}); --restart discards it") from None
-    if changed := differences(run.config, config.to_json()):
-        raise UsageError(
-            f"{path} holds a run with other settings ({'; '.join(changed)}); --restart discards it, --results DIR "
-            "keeps both"
-        )
-    if run.completed:
-        raise UsageError(f"{path} holds this run, completed; --restart discards it, --seed N makes another")
-    return run
+    path, detail = planned.path, planned.detail
+    refused = {
+        "corrupt": f"a run that cannot be read ({detail}); --restart discards it",
+        "conflict": f"a run with other settings ({detail}); --restart discards it, --results DIR keeps both",
+        "skip": "this run, completed; --restart discards it, --seed N makes another",
+    }
+    if planned.action in refused:
+        raise UsageError(f"{path} holds {refused[planned.action]}")
+    return preparation(planned, collect_provenance(threads=threads), restart=False)()
 
 
 def _evaluate(arguments: list[str]) -> int:

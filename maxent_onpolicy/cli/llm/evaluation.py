@@ -146,7 +146,6 @@ def _model_of(path: Path) -> Path:
         run = RunDirectory(path)
     except RunError as error:
         raise UsageError(f"{error}; `maxent-onpolicy llm train` makes the run") from None
-    found = next((each for each in (run.model, run.checkpoint) if each.exists()), None)
-    if found is None:
+    if run.newest_model is None:
         raise UsageError(f"{path} keeps no model; train it without --no-model")
-    return found
+    return run.newest_model

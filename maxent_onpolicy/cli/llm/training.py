@@ -12,16 +12,18 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from stable_baselines3.common.logger import KVWriter
 from transformers import PrinterCallback, TrainerCallback
 
 from maxent_onpolicy.cli.config import RunConfig
 from maxent_onpolicy.cli.llm.settings import TextRun
 from maxent_onpolicy.cli.llm.warm_start import warm_start
-from maxent_onpolicy.cli.runner import TRAIN_ROWS, Attempt, Stopped
+from maxent_onpolicy.cli.runner import Attempt, Stopped
 from maxent_onpolicy.cli.values import UsageError
 from maxent_onpolicy.evaluation.files import replacing
 from maxent_onpolicy.evaluation.modes import MODES
-from maxent_onpolicy.evaluation.protocol import CsvFormat, Episodes, evaluation_seed, log_evaluation
+from maxent_onpolicy.evaluation.protocol import Episodes, evaluation_seed, log_evaluation
+from maxent_onpolicy.evaluation.runs import CsvLog
 from maxent_onpolicy.llm.model import load_model
 from maxent_onpolicy.llm.rollout import Episode, RolloutSettings, rollout
 from maxent_onpolicy.llm.tokenizer import load_tokenizer
@@ -143,22 +145,17 @@ class RunControl(TrainerCallback):  # type: ignore[misc, unused-ignore]
         self._told: dict[str, list[float]] = {}
         self._saved = time.monotonic()
         self._evaluated = -1
-        self._outputs: list[Any] = []
+        self._logs: list[CsvLog] = []
+        self._outputs: list[KVWriter] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Open the logs where they ended, and evaluate the warm start."""
         self._count(state)
-        attempt = self.attempt
-        self._logs = attempt.run.train_log(), attempt.run.eval_log()
-        for log in self._logs:
-            log.truncate(self.timesteps if self.timesteps else -1)
-        attempt.clock.before = max(attempt.clock.before, self._logs[0].last("wall_seconds") or 0.0)
-        rows = CsvFormat(self._logs[0], attempt.clock, self.setup.config.total_timesteps // TRAIN_ROWS)
-        self._outputs = [rows, *attempt.tracker.start(self.timesteps)]
+        *self._logs, self._outputs = self.attempt.open_logs(self.timesteps)
         self._evaluated = self.timesteps
         if self.timesteps == 0:
             self._evaluate()
-        attempt.reporter.progress(self.timesteps, None)
+        self.attempt.reporter.progress(self.timesteps, None)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Between two batches of episodes: evaluate if it is time for it, write a checkpoint, stop if asked."""

@@ -8,13 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from maxent_onpolicy.estimators.entropy import sampled_entropy_reward
-from maxent_onpolicy.llm.advantages import (
-    EntropyScale,
-    entropy_to_go,
-    group_baseline,
-    token_position,
-    token_soft_advantage,
-)
+from maxent_onpolicy.llm.advantages import EntropyScale, critic_free_advantage, token_soft_advantage
 from maxent_onpolicy.llm.batch import TokenBatch
 from maxent_onpolicy.llm.methods.base import EntropyControl
 
@@ -52,6 +46,5 @@ class EntropyToGo(EntropyControl):
     def shape(self, batch: TokenBatch) -> Float[Tensor, "B T"]:
         """See :class:`EntropyControl`."""
         reward = batch.old_entropy if self.exact else sampled_entropy_reward(batch.old_log_prob)
-        to_go = entropy_to_go(reward, batch.mask, self.entropy_gamma)
-        future = to_go - group_baseline(to_go, token_position(batch.mask), batch.group)
+        future = critic_free_advantage(reward, batch.mask, batch.group, self.entropy_gamma).advantage
         return token_soft_advantage(batch.advantage, future, batch.mask, self.tau, self.scale, centered=self.centered)

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from maxent_onpolicy.estimators.advantages import AdvantageEstimate
-from maxent_onpolicy.llm.advantages import entropy_to_go, group_baseline, token_entropy_advantage, token_position
+from maxent_onpolicy.llm.advantages import token_entropy_advantage
 from maxent_onpolicy.llm.batch import TokenBatch
 from maxent_onpolicy.llm.methods.base import EntropyControl
 from maxent_onpolicy.llm.trl.capture import states_of_tokens
@@ -36,12 +36,6 @@ def looks_at_whole_batches(method: EntropyControl) -> bool:
     """Whether a method does something with a generated batch before it is split into parts."""
     overrides = [name for name in ("observe", "keep") if getattr(type(method), name) != getattr(EntropyControl, name)]
     return bool(overrides) or (method.stage == "batch" and type(method).shape != EntropyControl.shape)
-
-
-def critic_free_advantage(reward: Float[Tensor, "B T"], batch: TokenBatch, entropy_gamma: float) -> AdvantageEstimate:
-    """Return the entropy to go less its group's mean as ``A_H``; its target is the entropy to go itself."""
-    to_go = entropy_to_go(reward, batch.mask, entropy_gamma)
-    return AdvantageEstimate(to_go - group_baseline(to_go, token_position(batch.mask), batch.group), to_go)
 
 
 def critic_advantage(

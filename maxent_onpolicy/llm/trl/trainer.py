@@ -13,7 +13,7 @@ from trl import GRPOTrainer
 from maxent_onpolicy.estimators.advantages import AdvantageEstimate
 from maxent_onpolicy.estimators.entropy import sampled_entropy_reward
 from maxent_onpolicy.estimators.losses import explained_variance
-from maxent_onpolicy.llm.advantages import token_soft_advantage
+from maxent_onpolicy.llm.advantages import critic_free_advantage, token_soft_advantage
 from maxent_onpolicy.llm.batch import TokenBatch, turns_of
 from maxent_onpolicy.llm.methods import compose
 from maxent_onpolicy.llm.methods.entropy_advantage import EntropyAdvantage
@@ -23,7 +23,6 @@ from maxent_onpolicy.llm.trl.critic import EntropyCritic
 from maxent_onpolicy.llm.trl.statistics import (
     Pass,
     critic_advantage,
-    critic_free_advantage,
     looks_at_whole_batches,
     spread,
     valued_tokens,
@@ -185,7 +184,7 @@ class EntropyAdvantageGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ign
         args = self.args
         reward = sampled_entropy_reward(batch.log_prob) if args.entropy_reward == "sampled" else batch.entropy
         if self.entropy_critic is None or hidden is None:
-            return critic_free_advantage(reward, batch, args.entropy_gamma)
+            return critic_free_advantage(reward, batch.mask, batch.group, args.entropy_gamma)
         estimate, value = critic_advantage(args, reward, batch, self.entropy_critic, hidden, cut_off)
         valued = valued_tokens(args.entropy_discount, batch.turn)
         found = explained_variance(value[valued], estimate.target[valued])
@@ -259,7 +258,7 @@ class EntropyAdvantageGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ign
         try:
             self._control(current, found.log_prob, found.entropy)
             valued = valued_tokens(self.args.entropy_discount, current[_PREFIX + "turn"])
-            self._train_critic(current | {"tool_mask": _own_tokens(current) & valued}, found.hidden)
+            self._train_critic(_own_tokens(current) & valued, current[_PREFIX + "target"], found.hidden)
             self._found = found
             loss = super()._compute_loss(model, current)
         finally:
@@ -299,12 +298,11 @@ class EntropyAdvantageGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ign
         self._penalty = self.methods.penalty(batch)
         self._log("entropy_control/effective_tokens", float((weight[mask] > 0).float().mean()))
 
-    def _train_critic(self, inputs: dict[str, Any], parts: list[Tensor]) -> None:
+    def _train_critic(self, mask: Tensor, target: Tensor, parts: list[Tensor]) -> None:
         if self.entropy_critic is None or not self.model.training:
             return
-        mask = _own_tokens(inputs)
         hidden = states_of_tokens(torch.cat(parts), mask.shape[1])
-        error = self.entropy_critic.accumulate(hidden[mask], inputs[_PREFIX + "target"][mask])
+        error = self.entropy_critic.accumulate(hidden[mask], target[mask])
         if mask.any():
             self._log("entropy_critic/loss", error)
         if self.accelerator.sync_gradients:

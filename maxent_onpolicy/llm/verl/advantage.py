@@ -8,13 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from maxent_onpolicy.estimators.entropy import sampled_entropy_reward
-from maxent_onpolicy.llm.advantages import (
-    EntropyScale,
-    entropy_to_go,
-    group_baseline,
-    token_position,
-    token_soft_advantage,
-)
+from maxent_onpolicy.llm.advantages import EntropyScale, critic_free_advantage, token_position, token_soft_advantage
 from maxent_onpolicy.validation import check_choice, check_range
 
 
@@ -69,8 +63,9 @@ def micro_batch_to_go(
     future = torch.zeros_like(old_log_prob, dtype=torch.promote_types(old_log_prob.dtype, torch.float32))
     if kept.sum() > 1:
         own = mask[kept]
-        to_go = entropy_to_go(sampled_entropy_reward(old_log_prob[kept]), own, entropy_gamma)
-        future[kept] = to_go - group_baseline(to_go, token_position(own), torch.zeros_like(own[:, 0], dtype=torch.long))
+        group = torch.zeros_like(own[:, 0], dtype=torch.long)
+        reward = sampled_entropy_reward(old_log_prob[kept])
+        future[kept] = critic_free_advantage(reward, own, group, entropy_gamma).advantage
     return future
 
 
