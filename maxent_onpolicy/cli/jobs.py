@@ -63,8 +63,11 @@ class Job:
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
     began: float = 0.0
     seconds: float = 0.0
-    done_before: int = 0
+    done_before: int = field(init=False)
     outcome: int | None = None
+
+    def __post_init__(self) -> None:
+        self.done_before = self.timesteps if self.state == "waiting" else 0
 
     def begin_attempt(self) -> RunDirectory:
         """Count an attempt and prepare the run directory for it.
@@ -75,9 +78,10 @@ class Job:
         self.attempts += 1
         self.outcome = None
         run = self.prepare()
-        self.timesteps = int(run.status["timesteps"])
+        timesteps = int(run.status["timesteps"])
         if self.attempts == 1:
-            self.done_before = self.timesteps
+            self.done_before = timesteps
+        self.timesteps = timesteps
         self.tail.clear()
         return run
 

@@ -76,6 +76,16 @@ def test_time_left_counts_only_what_was_done_now():
     assert 49 < left < 51, "250 steps took 10 s, 1250 are left"
 
 
+def test_what_waiting_runs_have_from_before_was_not_done_now():
+    waiting, running = make_job(timesteps=300), make_job(state="running")
+    display = LogDisplay([waiting, running], make_console(False))
+    display.began -= 10
+    assert display.seconds_left() is None, "nothing is done yet, so there is no speed"
+    running.timesteps = 500
+    left = display.seconds_left()
+    assert left == pytest.approx(24, rel=0.02), "500 steps took 10 s, 1200 are left"
+
+
 def test_time_left_knows_that_algorithms_differ_in_speed():
     quick = [make_job(state="completed", timesteps=1000, seconds=10.0), make_job()]
     slow = [make_job("SAC", state="completed", timesteps=1000, seconds=100.0), make_job("SAC"), make_job("RPO")]
