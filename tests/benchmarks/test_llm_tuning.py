@@ -9,6 +9,8 @@ from maxent_onpolicy.cli.config import make_config
 from maxent_onpolicy.cli.suite import find_suite, load_suite
 from maxent_onpolicy.evaluation.runs import RunDirectory
 
+RESULTS = Path(__file__).resolve().parents[2] / "results" / "llm"
+
 
 def finished(folder: Path, label: str, sampled: tuple[float, ...], greedy: tuple[float, ...]) -> RunDirectory:
     who = {"suite": tuning.SUITE, "label": label, "algorithm": "GRPO", "env_id": "textworld", "seed": 100}
@@ -63,3 +65,14 @@ def test_every_algorithm_has_as_many_trials_and_none_on_what_is_reported() -> No
     assert {run.evaluation["test_kwargs"]["split"] for run in suite.runs} == {"test"}
     for run in trials.runs:
         assert run.environment == suite.runs[0].environment
+
+
+def test_the_suite_has_what_was_chosen() -> None:
+    pytest.importorskip("trl")
+    trials, suite = (load_suite(find_suite(name)) for name in (tuning.SUITE, "textworld-mini"))
+    settings = {run.label: run.hyperparameters for run in trials.runs}
+    found = tuning.read(RESULTS / "tuning.csv")
+
+    assert {f"{each.algorithm}, {each.setting}" for each in found} == set(settings), "all were tried, and no others"
+    best = {name: settings[f"{name}, {each.setting}"] for name, each in tuning.chosen(found).items()}
+    assert {run.label: run.hyperparameters for run in suite.runs} == best
