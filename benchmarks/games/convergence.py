@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.games.rows import read_rows, write_rows
+from benchmarks.rows import read_rows, write_rows
 
 TAU = 0.1
 ITERATIONS = 10_000

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.games.contenders import CONTENDERS
-from benchmarks.games.rows import read_rows, write_rows
+from benchmarks.rows import read_rows, write_rows
 
 _FIRST = 0.01
 _GROWTH = 10 ** (1 / 8)

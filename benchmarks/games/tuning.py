@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.games.rows import read_rows, write_rows
+from benchmarks.rows import read_rows, write_rows
 
 SEED = 100
 TIMESTEPS = {"kuhn_poker": 500_000, "leduc_poker": 1_000_000}

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.games.rows import read_rows, write_rows
+from benchmarks.rows import read_rows, write_rows
 
 
 class Value(NamedTuple):

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.games.rows import read_rows, write_rows
 from benchmarks.llm.contenders import CONTENDERS, GRPO, SPLIT, WHOLE
 from benchmarks.llm.entropies import WAYS
+from benchmarks.rows import read_rows, write_rows
 
 TRAINING, GENERATED, ENTROPY = "training", "with generation", "entropy"
 PARTS = (TRAINING, GENERATED, ENTROPY)

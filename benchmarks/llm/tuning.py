@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from benchmarks.games.rows import read_rows, write_rows
+from benchmarks.rows import read_rows, write_rows
 from maxent_onpolicy.cli.bench import main as bench
 from maxent_onpolicy.evaluation.runs import RunDirectory, find_runs
 from maxent_onpolicy.evaluation.tables import Table
