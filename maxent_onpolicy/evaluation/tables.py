@@ -117,8 +117,8 @@ def summary_table(results: Results, bootstrap: Bootstrap | None = None) -> pd.Da
         length = results.final(label, env_id, mode, "length").mean()
         speed = float(np.mean([steps_per_second(run) for run in _runs(results, label, env_id)]))
         rows.append((env_id, label, str(results.seeds(label, env_id)), value, interval, number(length), number(speed)))
-    columns = ["Environment", "Algorithm", "Seeds", "Return", bootstrap.interval_name, "Length", "Steps/s"]
-    return pd.DataFrame(rows, columns=columns)
+    columns = ["Environment", "Algorithm", "Seeds", "Return", bootstrap.interval_name, "Length"]
+    return pd.DataFrame(rows, columns=[*columns, f"{_steps(results)}/s"])
 
 
 def summary_renderable(results: Results, bootstrap: Bootstrap | None = None) -> rich.table.Table:
@@ -281,10 +281,10 @@ def cost_table(results: Results) -> Table:
                 "Environment": env_id,
                 "Algorithm": label,
                 "Seeds": str(len(runs)),
-                "Steps": number(steps.mean()),
+                _steps(results): number(steps.mean()),
                 "Wall time": duration(seconds.mean()),
                 "Shortest – longest": f"{duration(seconds.min())} – {duration(seconds.max())}",
-                "Steps/s": number(speed.mean()),
+                f"{_steps(results)}/s": number(speed.mean()),
             }
         )
     caption = (
@@ -301,7 +301,7 @@ def run_table(results: Results) -> Table:
         row: dict[str, Any] = {"algorithm": run.label, "environment": run.env_id, "seed": run.seed}
         shown = {"Algorithm": run.label, "Environment": run.env_id, "Seed": str(run.seed)}
         row["timesteps"] = run.status["timesteps"]
-        shown["Steps"] = f"{run.status['timesteps']:,}"
+        shown[_steps(results)] = f"{run.status['timesteps']:,}"
         for mode in results.modes:
             for column in ("return", "length"):
                 value = results.final(run.label, run.env_id, mode, column).get(run.seed, nan)
@@ -369,6 +369,10 @@ def steps_per_second(run: RunDirectory) -> float:
 def estimate_columns(name: str, estimate: Estimate) -> dict[str, float]:
     """Return the value and its interval as columns for CSV."""
     return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+
+
+def _steps(results: Results) -> str:
+    return results.step_name.rpartition(" ")[2].capitalize()
 
 
 def _pairs(results: Results, *modes: str) -> Iterable[tuple[str, str]]:

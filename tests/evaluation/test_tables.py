@@ -152,6 +152,16 @@ def test_cost_counts_wall_time(results):
     assert row["steps_per_second"] == pytest.approx(np.mean([10_000 / seconds for seconds in (10, 11, 12)]))
 
 
+def test_steps_of_text_environments_are_called_what_they_are(make_run):
+    make_run("GRPO", "textworld", 0)
+    results = load_results(make_run.results)
+    assert "Episodes/s" in tables.summary_table(results)
+    assert {"Episodes", "Episodes/s"} <= set(tables.cost_table(results).text)
+    assert "Episodes" in tables.run_table(results).text
+    make_run("PPO", "Hopper-v5", 0)
+    assert "Steps/s" in tables.summary_table(load_results(make_run.results))
+
+
 def test_settings_show_what_differs_and_what_depends_on_environment_or_seed(make_run):
     make_run("PPO", "Hopper-v5", 0, tuning_budget="20 trials")
     make_run("PPO", "Hopper-v5", 1, tuning_budget="20 trials")
