@@ -48,3 +48,5 @@ CONTENDERS |= {
 }
 #: Those that are also measured with generation.
 WHOLE = (GRPO, "critic, sampled", "critic-free, sampled")
+#: Those that are measured with every number of layers; the others, which add the same to all, with the fewest.
+EVERY_DEPTH = (*WHOLE, SPLIT, "critic, split batch")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.llm.contenders import CONTENDERS, GRPO, SPLIT, WHOLE
+from benchmarks.llm.contenders import CONTENDERS, EVERY_DEPTH, GRPO, SPLIT, WHOLE
 from benchmarks.llm.entropies import WAYS
 from benchmarks.rows import read_rows, write_rows
 
@@ -53,7 +53,7 @@ class Plan:
 
     Attributes:
         shape: name of the shape of model and batch.
-        layers: two numbers of layers or more, to tell what grows with them.
+        layers: two numbers of layers or more, to tell what grows with them; see :data:`EVERY_DEPTH`.
         contenders: names.
         rounds: of everything.
         steps: of training a run.
@@ -90,7 +90,8 @@ def runs_of(plan: Plan) -> Iterator[Run]:
         turn = 1 if number % 2 == 0 else -1
         for layers in plan.layers if TRAINING in plan.parts else ():
             for slot, (baseline, *names) in list(enumerate(slots()))[::turn]:
-                chosen = [name for name in names if name in plan.contenders]
+                here = EVERY_DEPTH if layers > min(plan.layers) else names
+                chosen = [name for name in names if name in plan.contenders and name in here]
                 for name in [baseline, *chosen][::turn] if chosen else ():
                     yield Run(TRAINING, name, layers, number, slot)
         for layers in plan.layers if GENERATED in plan.parts else ():

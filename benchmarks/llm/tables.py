@@ -73,7 +73,7 @@ def ratio_at_depth(runs: Sequence[Run], name: str, depth: int) -> float:
         found = ratios(runs, name, each)
         if found:
             added[each] = (median(found.values()) - 1.0) * base[each]
-    more = mean(added.values()) if contender.parts == 1 and len(added) > 1 else at_depth(added, depth)
+    more = mean(added.values()) if contender.parts == 1 and added else at_depth(added, depth)
     return 1.0 + more / at_depth(base, depth)
 
 
@@ -150,10 +150,10 @@ def training_table(runs: Sequence[Run], depth: int) -> Table:
         f"vocabulary of a larger one with {depth} layers, and few layers. What is added depends on the width, the "
         f"vocabulary or the tokens and not on layers, so these parts are larger than with {depth} layers, for which "
         "they are extrapolated: GRPO's time as a straight line in the number of layers, what is added as the mean of "
-        "those measured; of a split batch, which takes one more forward pass, as a straight line too. “CPU time”: "
-        "the same of all threads' time, which other processes disturb less, with most layers. “Of a step”: as a part "
-        "of GRPO's step with the generation of completions; aimed at are 10 % with a critic and 5 % without. Memory: "
-        "the process's peak.",
+        "those measured, methods of entropy control with the fewest only; of a split batch, which takes one more "
+        "forward pass, as a straight line too. “CPU time”: the same of all threads' time, which other processes "
+        "disturb less, with most layers. “Of a step”: as a part of GRPO's step with the generation of completions; "
+        "aimed at are 10 % with a critic and 5 % without. Memory: the process's peak.",
         pd.DataFrame(data, columns=columns),
         pd.DataFrame(text, columns=headings),
     )

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.llm import __main__ as command
 from benchmarks.llm import entropies, measure, report, tables
-from benchmarks.llm.contenders import CONTENDERS, GRPO, SPLIT
+from benchmarks.llm.contenders import CONTENDERS, EVERY_DEPTH, GRPO, SPLIT
 from benchmarks.llm.measure import ENTROPY, GENERATED, TRAINING, Plan, Run
 from benchmarks.llm.shapes import SHAPES
 from maxent_onpolicy.evaluation.drawing import Plot
@@ -49,9 +49,13 @@ def test_everybody_is_run_in_every_round_beside_a_baseline():
     runs = list(measure.runs_of(TINY))
     assert len({run.key for run in runs}) == len(runs)
     for number in range(2):
-        own = [run for run in runs if (run.part, run.layers, run.round) == (TRAINING, 2, number)]
-        assert {run.name for run in own} == set(CONTENDERS)
-        for run in own:
+        few, many = (
+            [run for run in runs if (run.part, run.layers, run.round) == (TRAINING, layers, number)]
+            for layers in (1, 2)
+        )
+        assert {run.name for run in few} == set(CONTENDERS)
+        assert {run.name for run in many} == set(EVERY_DEPTH)
+        for own, run in [*((few, run) for run in few), *((many, run) for run in many)]:
             slot = [each.name for each in own if each.slot == run.slot]
             assert CONTENDERS[run.name].baseline in slot
     first, second = ([run.key[:3] for run in runs if run.round == number and run.layers == 1] for number in range(2))
@@ -130,6 +134,8 @@ def test_what_is_added_is_extrapolated_to_all_layers():
     assert tables.ratio_at_depth(runs, "clip_cov", 28) == pytest.approx(63 / 62)
     runs = [*pair("critic, split batch", 2, 0, 10.0, 2.0), *pair("critic, split batch", 4, 0, 14.0, 3.0)]
     assert tables.ratio_at_depth(runs, "critic, split batch", 28) == pytest.approx(1 + 15 / 62)  # a pass grows
+    runs = [*pair("clip_cov", 2, 0, 10.0, 1.0), *pair("critic, sampled", 4, 0, 14.0, 1.0)]
+    assert tables.ratio_at_depth(runs, "clip_cov", 28) == pytest.approx(63 / 62), "the same with all layers"
     assert math.isnan(tables.ratio_at_depth(pair("clip_cov", 2, 0, 10.0, 1.0), "clip_cov", 28))
 
 
