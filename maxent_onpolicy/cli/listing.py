@@ -78,7 +78,8 @@ def main(arguments: list[str]) -> int:
 def _method_text(method: "MethodInfo") -> str:
     from maxent_onpolicy.llm.methods import READ_IN
 
-    return f"{method.kind}: {method.summary} {method.source}, formula from {READ_IN[method.verified]}"
+    summary = method.summary.replace("``", "")
+    return f"{method.kind}: {summary} {method.source}, formula from {READ_IN[method.verified]}"
 
 
 def environments() -> list[tuple[str, str]]:
