@@ -82,6 +82,14 @@ def test_epo_can_be_differentiable() -> None:
     assert own(entropy.grad) == near([-0.25, -0.25 + 0.125, -0.25, -0.25 - 0.125])
 
 
+def test_epo_as_released_has_the_gradient_of_an_entropy_bonus() -> None:
+    method = make_method("epo", coef=1.0, amount=0.5, horizon=None)
+    method.observe(example())
+    entropy = example().entropy.clone().requires_grad_()
+    method.penalty(example().replaced(entropy=entropy)).backward()
+    assert own(entropy.grad) == near([-0.25] * 4)
+
+
 def parts(advantage, log_prob) -> list[float]:
     mean_a, mean_l = statistics.fmean(advantage), statistics.fmean(log_prob)
     return [(a - mean_a) * (lp - mean_l) for a, lp in zip(advantage, log_prob, strict=True)]
