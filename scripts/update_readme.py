@@ -6,7 +6,8 @@
 What is shown is what ``maxent-onpolicy report results/SUITE`` wrote: the summary and the probability of improvement,
 with their captions, and the learning curves. Of ``results/speed``, which ``scripts/speed.sh`` writes, it is the
 comparison with the peers and the figure; of ``results/speed_gpu``, what there is of GPUs; of ``results/zero-sum``, what
-``python -m benchmarks.games`` makes of solvers and self-play.
+``python -m benchmarks.games`` makes of solvers and self-play; of ``results/llm/textworld-mini``, returns in games that
+training saw and in others, and the curves of entropy.
 """
 
 import re
@@ -19,6 +20,7 @@ SUITE = ("", ("summary", "improvement"), "learning_curves_deterministic", "Learn
 OTHERS = {
     "speed": ("", ("peers",), "speed", "Steps a second of PPO in several libraries, and where the time goes"),
     "speed_gpu": ("", ("gpu", "gpu-sac"), None, ""),
+    "llm/textworld-mini": ("", ("generalisation",), "diagnostics_textworld", "Returns and entropy while training"),
     "zero-sum": ("solvers", ("self_play",), "exploitability", "Exploitability of solvers against CPU time"),
 }
 SECTION = r"(<!-- results:{suite}:start -->\n).*?(<!-- results:{suite}:end -->)"

@@ -31,6 +31,7 @@ INK, GRID, PAPER = "#1f2328", "#d8dee4", "#ffffff"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
 LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (5, 1.5, 1.2, 1.5)), (0, (1.5, 1.2)), (0, (8, 2, 2, 2, 2, 2)))
 WIDTH = 6.75  # inches: two columns of a paper, so that a figure put into one column is still readable
+_CHARACTERS = 80  # of a legend as wide as a whole figure
 _STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
@@ -180,7 +181,7 @@ def label_axes(figure: Figure, axes: Sequence[Axes], x: str, y: str) -> None:
 def add_legend(
     figure: Figure,
     results: Results,
-    characters: int = 84,
+    characters: int | None = None,
     more: Sequence[tuple[Line2D, str]] = (),
     *,
     styled: bool = True,
@@ -190,10 +191,12 @@ def add_legend(
     Args:
         figure: which.
         results: whose algorithms are named.
-        characters: that fit beside each other.
+        characters: that fit beside each other; by default as the figure's width has it.
         more: entries for a column of their own beside the algorithms, or below them if there is no room.
         styled: whether algorithms have their line styles; otherwise colour alone tells them apart.
     """
+    width, height = figure.get_size_inches()
+    characters = characters or int(_CHARACTERS * width / WIDTH)
     looks = looks_of(results)
     handles = [Line2D([], [], color=look.colour, linestyle=look.line if styled else "-") for look in looks.values()]
     entries = [(handle, wrapped(name, characters - 8)) for handle, name in zip(handles, looks, strict=True)]
@@ -207,7 +210,6 @@ def add_legend(
         entries = beside
     names = [name for _, name in entries]
     lines = ceil(len(names) / columns) + sum(name.count("\n") for name in names)
-    width, height = figure.get_size_inches()
     figure.set_size_inches(width, height + 0.17 * (lines - 1))
     shown = [handle for handle, _ in entries]
     figure.legend(shown, names, loc="outside upper center", ncols=columns, handlelength=3.2, columnspacing=1.6)
@@ -219,9 +221,8 @@ def _most_columns(names: Sequence[str], characters: int) -> int:
 
 def _legend_width(names: Sequence[str], columns: int) -> int:
     """Width in characters of a legend that is filled column by column, as matplotlib does."""
-    rows = ceil(len(names) / columns)
     longest = [max(len(line) for line in name.split("\n")) for name in names]
-    return sum(max(longest[start : start + rows]) + 8 for start in range(0, len(names), rows))
+    return sum(int(column.max()) + 8 for column in np.array_split(longest, columns))
 
 
 def wrapped(text: str, width: int) -> str:

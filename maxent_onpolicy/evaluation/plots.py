@@ -133,7 +133,7 @@ def profile_plot(results: Results, mode: str, bootstrap: Bootstrap) -> Plot | No
             )
         axis.set(xlabel="Normalised score τ", ylabel="Share of runs with score > τ", ylim=(-0.02, 1.02))
         axis.margins(x=0.01)
-        add_legend(figure, results, characters=60)
+        add_legend(figure, results)
     caption = (
         f"Share of runs of the {policy_words(mode)} that end above a score, over all environments, with pointwise "
         f"bootstrap {bootstrap.interval_name}. Further up and right is better; where curves cross, neither is "
@@ -157,7 +157,7 @@ def efficiency_plot(results: Results, mode: str, bootstrap: Bootstrap) -> Plot |
                 timesteps, values = found
                 draw_band(axis, band_of(values, timesteps, bootstrap, ("efficiency", label, mode), "iqm"), look)
         label_axes(figure, [axis], results.step_name, "IQM of normalised scores")
-        add_legend(figure, results, characters=60)
+        add_legend(figure, results)
     policy, scores = mode.partition(", ")[0], f"{split_of(mode)} scores".strip()
     caption = (
         f"Interquartile mean of the {policy} policy's normalised {scores} while training, over all "

@@ -45,8 +45,16 @@ def test_learning_curves_draw_the_mean_and_every_run(results):
     assert plot.name == "learning_curves_stochastic"
 
 
-def test_the_legend_covers_no_panel(make_run):
-    for label in ("PPO", "RPO", "MaxEntPPO with a rather long name that says what its settings are, all of them"):
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ("PPO", "RPO", "MaxEntPPO with a rather long name that says what its settings are, all of them"),
+        # which do not fill all columns of a legend alike
+        ("Clip-Cov", "EPO, differentiable", "GRPO", "GRPO, entropy bonus", "MaxEnt GRPO", "MaxEnt GRPO, no critic"),
+    ],
+)
+def test_the_legend_covers_no_panel(make_run, labels):
+    for label in labels:
         for seed in range(2):
             make_run(label, seed=seed)
     results = load_results(make_run.results)
