@@ -80,7 +80,7 @@ class Job:
         run = self.prepare()
         timesteps = int(run.status["timesteps"])
         if self.attempts == 1:
-            self.done_before = timesteps
+            self.done_before = timesteps  # first: the display may look between the two
         self.timesteps = timesteps
         self.tail.clear()
         return run
