@@ -1,7 +1,7 @@
 """``python -m benchmarks.llm``: what entropy control costs, and trials of settings for the suite ``textworld-mini``.
 
   python -m benchmarks.llm cost      measure time and memory beside GRPO; hours
-  python -m benchmarks.llm tune      run the trials; an hour on two cores
+  python -m benchmarks.llm tune      run the trials; half an hour on two cores
   python -m benchmarks.llm report    tables and a figure of what is there
 
 Interrupted, each goes on where it was when given again. Nothing else should run on the machine while cost is measured.
