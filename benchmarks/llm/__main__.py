@@ -16,6 +16,7 @@ from typing import Any
 from benchmarks.llm import entropies, measure, report, training, tuning
 from benchmarks.llm.contenders import CONTENDERS
 from benchmarks.llm.shapes import SHAPES
+from benchmarks.llm.turns import Piped, Turn
 from maxent_onpolicy.cores import available_cores
 from maxent_onpolicy.evaluation.files import write_atomic
 from maxent_onpolicy.evaluation.provenance import collect_provenance
@@ -32,10 +33,10 @@ def parser() -> argparse.ArgumentParser:
     cost = commands.add_parser("cost", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     cost.add_argument("--shape", choices=SHAPES, default="qwen2.5-1.5b", help="of the model and the batch")
     cost.add_argument("--layers", type=int, nargs="+", default=[2, 4], metavar="N", help="of the model, several times")
-    cost.add_argument("--rounds", type=int, default=3, metavar="N", help="in which all take turns")
-    cost.add_argument("--steps", type=int, default=2, metavar="N", help="of training that count, a run")
+    cost.add_argument("--rounds", type=int, default=2, metavar="N", help="of everything")
+    cost.add_argument("--steps", type=int, default=4, metavar="N", help="of each, in turn, that count in a round")
     cost.add_argument("--rows", type=int, default=1024, metavar="N", help="tokens whose entropies are computed")
-    cost.add_argument("--threads", type=int, default=available_cores(), metavar="N", help="of a run")
+    cost.add_argument("--threads", type=int, default=available_cores(), metavar="N", help="of each")
     for option, choices in (("--contenders", list(CONTENDERS)), ("--parts", list(measure.PARTS))):
         cost.add_argument(option, nargs="+", choices=choices, default=choices, metavar="NAME", help="which")
     tune = commands.add_parser("tune", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -55,7 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run a command."""
     options = parser().parse_args(arguments)
     if options.command == "serve":
-        print(json.dumps(serve(**options.job)))
+        serve(**options.job, turn=Piped())
         return
     if options.command == "cost":
         plan = measure.Plan(
@@ -76,14 +77,15 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"tables and figure: {options.output}")
 
 
-def serve(part: str, name: str, layers: int, shape: str, steps: int, rows: int, threads: int) -> dict[str, float]:
-    """Make one measurement in this process."""
+def serve(part: str, name: str, layers: int, shape: str, steps: int, rows: int, threads: int, turn: Turn) -> None:
+    """Make one side of a pair of measurements in this process."""
     import torch
 
     torch.set_num_threads(threads)
     if part == measure.ENTROPY:
-        return entropies.measure(name, SHAPES[shape], rows, steps)
-    return training.measure(name, SHAPES[shape], layers, steps, part == measure.GENERATED)
+        entropies.measure(name, SHAPES[shape], rows, steps, turn)
+    else:
+        training.measure(name, SHAPES[shape], layers, steps, part == measure.GENERATED, turn)
 
 
 def note(plan: measure.Plan, folder: Path) -> None:

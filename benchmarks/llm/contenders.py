@@ -47,6 +47,6 @@ CONTENDERS |= {
     if name != "entropy_advantage"  # which in the trainer is tau with the critic
 }
 #: Those that are also measured with generation.
-WHOLE = (GRPO, "critic, sampled", "critic-free, sampled")
+WHOLE = (GRPO, "critic, sampled")
 #: Those that are measured with every number of layers; the others, which add the same to all, with the fewest.
-EVERY_DEPTH = (*WHOLE, SPLIT, "critic, split batch")
+EVERY_DEPTH = ("critic, sampled", "critic-free, sampled", "critic, split batch")

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks.llm.shapes import Shape, memory, peak_memory
+from benchmarks.llm.turns import Turn
 
 NAIVE_HIDDEN, NAIVE_LOGITS = "from hidden states, all at once", "from logits, all at once"
 Compute = Callable[..., tuple[Any, Any]]
@@ -42,14 +43,18 @@ WAYS: dict[str, Compute] = {
 }
 
 
-def measure(way: str, shape: Shape, rows: int, repeats: int) -> dict[str, float]:
-    """Return the least time of one forward and backward pass, and the memory that they add to what is there before.
+def measure(way: str, shape: Shape, rows: int, steps: int, turn: Turn) -> None:
+    """Make some forward and backward passes, each when it is its turn.
+
+    Reported are ``seconds`` and ``cpu`` time of each, and the ``memory``, MiB, that they have added to what was there
+    before.
 
     Args:
         way: one of :data:`WAYS`.
         shape: of the head.
         rows: tokens.
-        repeats: of which the fastest counts, after one that does not.
+        steps: passes.
+        turn: to wait for, and to report to.
     """
     import torch
 
@@ -63,14 +68,13 @@ def measure(way: str, shape: Shape, rows: int, repeats: int) -> dict[str, float]
     for each in inputs:
         each.requires_grad_()
     before = memory()
-    wall, cpu = [], []
-    for _ in range(repeats + 1):
+    for _ in range(steps):
         for each in inputs:
             each.grad = None
+        turn.wait()
         began = time.perf_counter(), time.process_time()
         log_prob, entropy = WAYS[way](*inputs, token)
         (log_prob.mean() + entropy.mean()).backward()
-        wall.append(time.perf_counter() - began[0])
-        cpu.append(time.process_time() - began[1])
+        seconds, cpu = time.perf_counter() - began[0], time.process_time() - began[1]
         del log_prob, entropy
-    return {"seconds": min(wall[1:]), "cpu": min(cpu[1:]), "generation": 0.0, "memory": peak_memory() - before}
+        turn.end(seconds=seconds, generation=0.0, cpu=cpu, memory=peak_memory() - before)

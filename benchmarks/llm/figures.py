@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from benchmarks.llm.contenders import CONTENDERS
-from benchmarks.llm.measure import Run
+from benchmarks.llm.measure import Step
 from benchmarks.llm.tables import interval, layers_of, ratio_at_depth, ratios
 from maxent_onpolicy.evaluation.drawing import COLOURS, INK, WIDTH, Plot, style
 
 _MARKERS = "os^v"
 
 
-def cost_plot(runs: Sequence[Run], depth: int) -> Plot:
+def cost_plot(runs: Sequence[Step], depth: int) -> Plot:
     """What each contender adds, in per cent, for every number of layers and extrapolated."""
     layers = layers_of(runs)
     names = [name for name in CONTENDERS if CONTENDERS[name].settings is not None]
@@ -22,7 +22,7 @@ def cost_plot(runs: Sequence[Run], depth: int) -> Plot:
         axis = figure.subplots()
         for number, each in enumerate(layers):
             shift = 0.22 * (len(layers) / 2 - number)
-            found = {name: list(ratios(runs, name, each).values()) for name in names}
+            found = {name: ratios(runs, name, each) for name in names}
             drawn = {name: interval(values, name, str(each)) for name, values in found.items() if values}
             places = [names.index(name) + shift for name in drawn]
             middles = [100 * (value - 1) for value, _, _ in drawn.values()]
@@ -44,7 +44,7 @@ def cost_plot(runs: Sequence[Run], depth: int) -> Plot:
         axis.set_xlabel("added to the time of the training part of GRPO's step, %")
         figure.legend(loc="outside upper center", ncols=len(layers) + 1)
     caption = (
-        "What is added to the time from the generated batch to the optimiser's step: medians over rounds with 95 % "
-        f"intervals, for models with few layers; the parts are smaller with {depth} layers, here extrapolated."
+        "What is added to the time from the generated batch to the optimiser's step: medians over pairs of steps with "
+        f"95 % intervals, for models with few layers; the parts are smaller with {depth} layers, here extrapolated."
     )
     return Plot("cost", "Time beside GRPO", caption, figure)

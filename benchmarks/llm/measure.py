@@ -1,34 +1,38 @@
-"""Rounds of measurements, each run in a process of its own, kept in a CSV file."""
+"""Pairs of measurements that take turns step by step, kept in a CSV file."""
 
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 from benchmarks.llm.contenders import CONTENDERS, EVERY_DEPTH, GRPO, SPLIT, WHOLE
-from benchmarks.llm.entropies import WAYS
+from benchmarks.llm.entropies import NAIVE_HIDDEN, NAIVE_LOGITS, WAYS
 from benchmarks.rows import read_rows, write_rows
 
 TRAINING, GENERATED, ENTROPY = "training", "with generation", "entropy"
 PARTS = (TRAINING, GENERATED, ENTROPY)
-_TOGETHER = 3  # contenders that share a run of their baseline
+_KEY = 6  # fields that say what a step was
+Values = dict[str, float]
 
 
-class Run(NamedTuple):
-    """One measurement.
+class Step(NamedTuple):
+    """One measured step.
 
     Attributes:
         part: which of :data:`PARTS`.
         name: of the contender, or the way to compute entropies.
         layers: of the model; 0 without one.
         round: in which all take turns.
-        slot: place in the round: runs of the same slot are compared with each other.
-        seconds: of a step, wall time, ``generation`` of which the model spent generating.
+        slot: which pair: what is compared, and what with.
+        step: of the pair's.
+        seconds: wall time, ``generation`` of which the model spent generating.
         cpu: seconds, of all threads.
-        memory: largest, MiB; of entropies, what they add.
+        memory: the process's largest so far, MiB; of entropies, what they add.
     """
 
     part: str
@@ -36,15 +40,26 @@ class Run(NamedTuple):
     layers: int
     round: int
     slot: int
+    step: int
     seconds: float = 0.0
     generation: float = 0.0
     cpu: float = 0.0
     memory: float = 0.0
 
-    @property
-    def key(self) -> tuple[str | int, ...]:
-        """What it is a measurement of."""
-        return self[:5]
+
+class Pair(NamedTuple):
+    """Two that are compared: first what the second is compared with."""
+
+    part: str
+    names: tuple[str, str]
+    layers: int
+    round: int
+    slot: int
+
+    def steps(self, count: int) -> list[Step]:
+        """Return what is to be measured."""
+        part, names, *rest = self
+        return [Step(part, name, *rest, step) for step in range(count) for name in names]  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -56,9 +71,9 @@ class Plan:
         layers: two numbers of layers or more, to tell what grows with them; see :data:`EVERY_DEPTH`.
         contenders: names.
         rounds: of everything.
-        steps: of training a run.
+        steps: of a pair in a round.
         rows: tokens whose entropies are computed.
-        threads: of a run.
+        threads: of a process.
         parts: some of :data:`PARTS`.
     """
 
@@ -72,66 +87,107 @@ class Plan:
     parts: tuple[str, ...] = PARTS
 
 
-def slots() -> list[tuple[str, ...]]:
-    """Return what is run one after another and compared: a baseline, and a few contenders."""
-    found: list[tuple[str, ...]] = []
-    for baseline in (GRPO, SPLIT):
-        rest = [name for name, each in CONTENDERS.items() if each.settings is not None and each.baseline == baseline]
-        found += [(baseline, *rest[first : first + _TOGETHER]) for first in range(0, len(rest), _TOGETHER)]
-    return found
-
-
-def runs_of(plan: Plan) -> Iterator[Run]:
-    """Yield what is to be run, in order.
-
-    Every second round goes backwards, so that a machine that becomes slower favours nobody.
-    """
+def pairs_of(plan: Plan) -> Iterator[Pair]:
+    """Yield what is to be measured, in order; every second round goes backwards."""
+    chosen = [name for name in plan.contenders if name not in (GRPO, SPLIT)]
+    against = {name: CONTENDERS[name].baseline for name in chosen}
+    places = list(CONTENDERS)
     for number in range(plan.rounds):
         turn = 1 if number % 2 == 0 else -1
         for layers in plan.layers if TRAINING in plan.parts else ():
-            for slot, (baseline, *names) in list(enumerate(slots()))[::turn]:
-                here = EVERY_DEPTH if layers > min(plan.layers) else names
-                chosen = [name for name in names if name in plan.contenders and name in here]
-                for name in [baseline, *chosen][::turn] if chosen else ():
-                    yield Run(TRAINING, name, layers, number, slot)
+            here = [name for name in chosen if layers == min(plan.layers) or name in EVERY_DEPTH]
+            for name in here[::turn]:
+                yield Pair(TRAINING, (against[name], name), layers, number, places.index(name))
         for layers in plan.layers if GENERATED in plan.parts else ():
-            for name in WHOLE[::turn]:
-                yield Run(GENERATED, name, layers, number, 0)
-        for name in list(WAYS)[::turn] if ENTROPY in plan.parts else ():
-            yield Run(ENTROPY, name, 0, number, 0)
+            yield Pair(GENERATED, WHOLE, layers, number, 0)
+        for slot, way in list(enumerate(WAYS))[::turn] if ENTROPY in plan.parts else ():
+            naive = NAIVE_HIDDEN if "hidden" in way else NAIVE_LOGITS
+            if way != naive:
+                yield Pair(ENTROPY, (naive, way), 0, number, slot)
 
 
-def read(path: Path) -> list[Run]:
+def read(path: Path) -> list[Step]:
     """Return what was measured; nothing if there is no file."""
     if not path.is_file():
         return []
-    return [Run(*row[:2], *map(int, row[2:5]), *map(float, row[5:])) for row in read_rows(path)]
+    rows = read_rows(path)
+    return [Step(*row[:2], *map(int, row[2:_KEY]), *map(float, row[_KEY:])) for row in rows]
 
 
 def measure(plan: Plan, path: Path) -> None:
-    """Run what is not in the file yet, and add it there.
+    """Measure the pairs that are not in the file yet, and add them there.
 
     Raises:
-        RuntimeError: if a run fails; what was measured before it is kept.
+        RuntimeError: if a process fails; what was measured before is kept.
     """
-    found = {run.key: run for run in read(path)}
-    wanted = list(runs_of(plan))
-    for place, run in enumerate(wanted):
-        if run.key in found:
+    found = {step[:_KEY]: step for step in read(path)}
+    wanted = list(pairs_of(plan))
+    for place, pair in enumerate(wanted):
+        steps = pair.steps(plan.steps)
+        if all(step[:_KEY] in found for step in steps):
             continue
-        found[run.key] = done = run._replace(**_in_a_process(plan, run))
-        write_rows(path, Run._fields, ([*each[:5], *(f"{x:.6g}" for x in each[5:])] for each in found.values()))
-        what = f"{run.part}, {run.layers} layers" if run.layers else run.part
-        spent = f"{done.seconds:.3g} s, {done.memory:,.0f} MiB"
-        print(f"[{place + 1}/{len(wanted)}] round {run.round + 1}, {what}, {run.name}: {spent}", flush=True)
+        measured = alternate(plan, pair)
+        for step in steps:
+            found[step[:_KEY]] = step._replace(**measured[step.name][step.step])
+        rows = ([*each[:_KEY], *(f"{value:.6g}" for value in each[_KEY:])] for each in found.values())
+        write_rows(path, Step._fields, rows)
+        print(f"[{place + 1}/{len(wanted)}] {_in_words(pair, measured)}", flush=True)
 
 
-def _in_a_process(plan: Plan, run: Run) -> dict[str, float]:
-    job = {"part": run.part, "name": run.name, "layers": run.layers, "shape": plan.shape}
-    job |= {"steps": 1 if run.part == GENERATED else plan.steps, "rows": plan.rows, "threads": plan.threads}
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.llm", "serve", json.dumps(job)]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
-    if finished.returncode != 0:
-        raise RuntimeError(f"{run.name} failed:\n{finished.stderr}")
-    result: dict[str, float] = json.loads(finished.stdout.splitlines()[-1])
-    return result
+def alternate(plan: Plan, pair: Pair) -> dict[str, list[Values]]:
+    """Let two processes take turns: a step of one, a step of the other, the same order backwards, and so on.
+
+    What disturbs a machine for longer than a step disturbs both alike. The first step of each does not count.
+
+    Raises:
+        RuntimeError: if a process fails.
+    """
+    job = {"part": pair.part, "layers": pair.layers, "shape": plan.shape}
+    job |= {"steps": plan.steps + 1, "rows": plan.rows, "threads": plan.threads}
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.llm", "serve"]
+    found: dict[str, list[Values]] = {name: [] for name in pair.names}
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
+        processes = {
+            name: subprocess.Popen(
+                [*command, json.dumps(job | {"name": name})],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+            for name in pair.names
+        }
+        try:
+            for step in range(plan.steps + 1):
+                for name in pair.names[:: 1 if step % 2 == 0 else -1]:
+                    found[name].append(_one_step(processes[name]))
+        except (OSError, ValueError) as error:
+            errors.seek(0)
+            raise RuntimeError(f"{pair.names[0]} or {pair.names[1]} failed:\n{errors.read()}") from error
+        finally:
+            for process in processes.values():
+                process.kill()
+                process.communicate()
+    return {name: values[1:] for name, values in found.items()}
+
+
+def _one_step(process: subprocess.Popen[str]) -> Values:
+    """Let a process make a step and return what it says of it.
+
+    Raises:
+        OSError, ValueError: if it has ended instead.
+    """
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+    values: Values = json.loads(process.stdout.readline())
+    return values
+
+
+def _in_words(pair: Pair, measured: dict[str, list[Values]]) -> str:
+    base, other = (measured[name] for name in pair.names)
+    ratio = median(one["seconds"] / two["seconds"] for one, two in zip(other, base, strict=True))
+    what = f"{pair.part}, {pair.layers} layers" if pair.layers else pair.part
+    spent = f"{median(each['seconds'] for each in other):.3g} s, {other[-1]['memory']:,.0f} MiB"
+    return f"round {pair.round + 1}, {what}, {pair.names[1]}: {spent}, {ratio:.3f} times {pair.names[0]}"

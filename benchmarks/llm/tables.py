@@ -9,44 +9,55 @@ import pandas as pd
 
 from benchmarks.llm.contenders import CONTENDERS, GRPO, SPLIT
 from benchmarks.llm.entropies import NAIVE_HIDDEN, NAIVE_LOGITS, WAYS
-from benchmarks.llm.measure import ENTROPY, GENERATED, TRAINING, Run
+from benchmarks.llm.measure import ENTROPY, GENERATED, TRAINING, Step
 from maxent_onpolicy.evaluation.tables import Bootstrap, Table
 
 _NONE = "–"
 Ratio = tuple[float, float, float]
 
 
-def training_seconds(run: Run) -> float:
+def whole_seconds(step: Step) -> float:
+    """Return the time of a step."""
+    return step.seconds
+
+
+def training_seconds(step: Step) -> float:
     """Return the time of a step from the generated batch to the optimiser's step."""
-    return run.seconds - run.generation
+    return step.seconds - step.generation
+
+
+def ratios_to(
+    steps: Sequence[Step], part: str, name: str, baseline: str, layers: int, value: Callable[[Step], float]
+) -> list[float]:
+    """Return a ``value`` as multiples of the baseline's of the same pair, round and step."""
+    found: dict[tuple[int, ...], dict[str, float]] = {}
+    for step in steps:
+        if (step.part, step.layers) == (part, layers):
+            found.setdefault((step.round, step.slot, step.step), {})[step.name] = value(step)
+    return [each[name] / each[baseline] for each in found.values() if name in each and baseline in each]
 
 
 def ratios(
-    runs: Sequence[Run], name: str, layers: int, value: Callable[[Run], float] = training_seconds
-) -> dict[int, float]:
-    """Return a contender's ``value`` as a multiple of that of its baseline in the same slot, by round."""
-    baseline = CONTENDERS[name].baseline
-    found: dict[tuple[int, int], dict[str, float]] = {}
-    for run in runs:
-        if run.part == TRAINING and run.layers == layers:
-            found.setdefault((run.round, run.slot), {})[run.name] = value(run)
-    return {key[0]: each[name] / each[baseline] for key, each in found.items() if name in each and baseline in each}
+    steps: Sequence[Step], name: str, layers: int, value: Callable[[Step], float] = training_seconds
+) -> list[float]:
+    """Return a contender's ``value`` while training as multiples of its baseline's."""
+    return ratios_to(steps, TRAINING, name, CONTENDERS[name].baseline, layers, value)
 
 
 def interval(values: Sequence[float], *key: str, resamples: int = 2000) -> Ratio:
-    """Return the median, and the 95 % interval of it over resampled rounds."""
+    """Return the median, and the 95 % interval of it over resampled pairs of steps."""
     data = np.asarray(values, dtype=float)
     drawn = Bootstrap().rng("cost", *key).choice(data, (resamples, len(data)))
     low, high = np.quantile(np.median(drawn, axis=1), [0.025, 0.975])
     return float(np.median(data)), float(low), float(high)
 
 
-def layers_of(runs: Sequence[Run], part: str = TRAINING) -> list[int]:
+def layers_of(runs: Sequence[Step], part: str = TRAINING) -> list[int]:
     """Return the numbers of layers that were measured."""
     return sorted({run.layers for run in runs if run.part == part})
 
 
-def middle(runs: Sequence[Run], part: str, name: str, layers: int, value: Callable[[Run], float]) -> float:
+def middle(runs: Sequence[Step], part: str, name: str, layers: int, value: Callable[[Step], float]) -> float:
     """Return the median of a ``value`` over all runs of a kind; NaN if there are none."""
     found = [value(run) for run in runs if (run.part, run.name, run.layers) == (part, name, layers)]
     return median(found) if found else float("nan")
@@ -60,7 +71,7 @@ def at_depth(seconds: dict[int, float], depth: int) -> float:
     return seconds[few] + (depth - few) * (seconds[many] - seconds[few]) / (many - few)
 
 
-def ratio_at_depth(runs: Sequence[Run], name: str, depth: int) -> float:
+def ratio_at_depth(runs: Sequence[Step], name: str, depth: int) -> float:
     """Return what a contender's ratio would be with ``depth`` layers.
 
     What an advantage or a method adds is taken to be the same for every number of layers, the mean of those measured;
@@ -72,12 +83,12 @@ def ratio_at_depth(runs: Sequence[Run], name: str, depth: int) -> float:
     for each in layers:
         found = ratios(runs, name, each)
         if found:
-            added[each] = (median(found.values()) - 1.0) * base[each]
+            added[each] = (median(found) - 1.0) * base[each]
     more = mean(added.values()) if contender.parts == 1 and added else at_depth(added, depth)
     return 1.0 + more / at_depth(base, depth)
 
 
-def share_of_step(runs: Sequence[Run], name: str) -> float:
+def share_of_step(runs: Sequence[Step], name: str) -> float:
     """Return what a contender adds to training as a part of GRPO's step with generation; NaN if unknown.
 
     With as many layers as were measured both with generation and without.
@@ -89,7 +100,7 @@ def share_of_step(runs: Sequence[Run], name: str) -> float:
     found = ratios(runs, name, layers)
     training = middle(runs, TRAINING, GRPO, layers, training_seconds)
     generation = middle(runs, GENERATED, GRPO, layers, lambda run: run.generation)
-    return (median(found.values()) - 1.0) * training / (training + generation)
+    return (median(found) - 1.0) * training / (training + generation)
 
 
 def percent(value: float) -> str:
@@ -108,7 +119,7 @@ def with_unit(value: float, form: str, unit: str = "") -> str:
     return _NONE if np.isnan(value) else f"{value:{form}}{unit}"
 
 
-def training_table(runs: Sequence[Run], depth: int) -> Table:
+def training_table(runs: Sequence[Step], depth: int) -> Table:
     """What each contender adds to the training part of a step."""
     layers = layers_of(runs)
     data, text = [], []
@@ -118,9 +129,9 @@ def training_table(runs: Sequence[Run], depth: int) -> Table:
         cells = [name]
         processor = float("nan")  # of the most layers there are
         for each in layers:
-            found = list(ratios(runs, name, each).values())
+            found = ratios(runs, name, each)
             value, low, high = interval(found, name, str(each)) if found else (float("nan"),) * 3
-            cpu = list(ratios(runs, name, each, lambda run: run.cpu).values())
+            cpu = ratios(runs, name, each, lambda step: step.cpu)
             processor = median(cpu) if cpu else processor
             row += [len(found), value, low, high, median(cpu) if cpu else float("nan")]
             cells.append(estimate_text((value, low, high)))
@@ -138,28 +149,28 @@ def training_table(runs: Sequence[Run], depth: int) -> Table:
         text.append([*cells, *words, met])
     columns = ["contender", "baseline"]
     for each in layers:
-        columns += [f"{what}, {each} layers" for what in ("rounds", "ratio", "low", "high", "ratio of CPU time")]
+        columns += [f"{what}, {each} layers" for what in ("pairs", "ratio", "low", "high", "ratio of CPU time")]
     columns += [f"ratio, {depth} layers", "part of a step", "MiB more", "target"]
     few = [f"{each} layers" for each in layers]
     headings = ["Trainer", *few, "CPU time", f"{depth} layers", "Of a step", "MiB more", "Met"]
     return Table(
         "training",
         "Time and memory beside GRPO",
-        "What is added to the time from the generated batch to the optimiser's step: median over rounds of ratios to "
-        "GRPO's own trainer, run in the same slot, with 95 % intervals over rounds. The models have the width and the "
-        f"vocabulary of a larger one with {depth} layers, and few layers. What is added depends on the width, the "
-        f"vocabulary or the tokens and not on layers, so these parts are larger than with {depth} layers, for which "
-        "they are extrapolated: GRPO's time as a straight line in the number of layers, what is added as the mean of "
-        "those measured, methods of entropy control with the fewest only; of a split batch, which takes one more "
-        "forward pass, as a straight line too. “CPU time”: the same of all threads' time, which other processes "
-        "disturb less, with most layers. “Of a step”: as a part of GRPO's step with the generation of completions; "
-        "aimed at are 10 % with a critic and 5 % without. Memory: the process's peak.",
+        "What is added to the time from the generated batch to the optimiser's step: median of the ratios to GRPO's "
+        "own trainer, with which it took turns step by step, and 95 % intervals over pairs of steps. The models have "
+        f"the width and the vocabulary of a larger one with {depth} layers, and few layers. What is added depends on "
+        "the width, the vocabulary or the tokens and not on layers, so these parts are larger than with "
+        f"{depth} layers, for which they are extrapolated: GRPO's time as a straight line in the number of layers, "
+        "what is added as the mean of those measured, methods of entropy control with the fewest only; of a split "
+        "batch, which takes one more forward pass, as a straight line too. “CPU time”: the same of all threads' time, "
+        "which other processes disturb less, with most layers. “Of a step”: as a part of GRPO's step with the "
+        "generation of completions; aimed at are 10 % with a critic and 5 % without. Memory: the process's peak.",
         pd.DataFrame(data, columns=columns),
         pd.DataFrame(text, columns=headings),
     )
 
 
-def baseline_table(runs: Sequence[Run], depth: int) -> Table:
+def baseline_table(runs: Sequence[Step], depth: int) -> Table:
     """How long GRPO itself takes."""
     data, text = [], []
     layers = layers_of(runs)
@@ -184,57 +195,56 @@ def baseline_table(runs: Sequence[Run], depth: int) -> Table:
     )
 
 
-def generated_table(runs: Sequence[Run]) -> Table:
+def generated_table(runs: Sequence[Step]) -> Table:
     """Whole steps, with generation."""
     data, text = [], []
     for layers in layers_of(runs, GENERATED):
-        own = {(run.name, run.round): run for run in runs if run.part == GENERATED and run.layers == layers}
-        base = {number: run for (name, number), run in own.items() if name == GRPO}
-        for name in dict.fromkeys(name for name, _ in own):
-            found = [run for (each, _), run in own.items() if each == name]
-            whole = median(run.seconds for run in found)
-            generation = median(run.generation for run in found)
-            compared = [run.seconds / base[run.round].seconds for run in found if run.round in base]
-            estimate = interval(compared, "whole", name, str(layers)) if compared else (float("nan"),) * 3
+        own = [run for run in runs if (run.part, run.layers) == (GENERATED, layers)]
+        for name in dict.fromkeys(run.name for run in own):
+            whole, generation, training = (
+                middle(own, GENERATED, name, layers, value)
+                for value in (whole_seconds, lambda run: run.generation, training_seconds)
+            )
+            found = ratios_to(own, GENERATED, name, GRPO, layers, whole_seconds)
+            estimate = interval(found, "whole", name, str(layers))
             data.append([layers, name, len(found), whole, generation, *estimate])
-            times = [f"{seconds:.1f}" for seconds in (whole, generation, whole - generation)]
+            times = [f"{seconds:.1f}" for seconds in (whole, generation, training)]
             shown = f"{estimate[0]:.3f} [{estimate[1]:.3f}, {estimate[2]:.3f}]"
-            text.append([str(layers), name, *times, _NONE if name == GRPO or not compared else shown])
+            text.append([str(layers), name, *times, _NONE if name == GRPO else shown])
     return Table(
         "generated",
         "Whole steps",
-        "One step with completions that the model generates, seconds, medians over rounds; generation is the same for "
-        "all, and its noise is larger than what is added. Times GRPO's: 95 % intervals over rounds.",
-        pd.DataFrame(data, columns=["layers", "contender", "rounds", "seconds", "generation", "ratio", "low", "high"]),
+        "One step with completions that the model generates, seconds, medians; generation is the same for both, and "
+        "its noise is larger than what is added. Times GRPO's: 95 % intervals over pairs of steps.",
+        pd.DataFrame(data, columns=["layers", "contender", "pairs", "seconds", "generation", "ratio", "low", "high"]),
         pd.DataFrame(text, columns=["Layers", "Trainer", "Step", "Generation", "Training", "Times GRPO"]),
     )
 
 
-def entropy_table(runs: Sequence[Run]) -> Table:
+def entropy_table(runs: Sequence[Step]) -> Table:
     """Log-probabilities and entropies in chunks, and all at once."""
     own = [run for run in runs if run.part == ENTROPY]
     data, text = [], []
     for way in (way for way in WAYS if any(run.name == way for run in own)):
         naive = NAIVE_HIDDEN if "hidden" in way else NAIVE_LOGITS
-        seconds, memory = (middle(own, ENTROPY, way, 0, value) for value in (lambda r: r.seconds, lambda r: r.memory))
-        beside = {run.round: run.seconds for run in own if run.name == naive}
-        found = [run.seconds / beside[run.round] for run in own if run.name == way and run.round in beside]
-        estimate = interval(found, way) if found else (float("nan"),) * 3
+        seconds, memory = (middle(own, ENTROPY, way, 0, value) for value in (whole_seconds, lambda run: run.memory))
+        found = ratios_to(own, ENTROPY, way, naive, 0, whole_seconds)
+        estimate = interval(found, way)
         data.append([way, len(found), seconds, *estimate, memory])
-        shown = _NONE if way == naive or not found else f"{estimate[0]:.2f} [{estimate[1]:.2f}, {estimate[2]:.2f}]"
+        shown = _NONE if way == naive else f"{estimate[0]:.2f} [{estimate[1]:.2f}, {estimate[2]:.2f}]"
         text.append([way, f"{seconds:.2f}", shown, f"{memory:,.0f}"])
     return Table(
         "entropy",
         "Exact entropies",
         "Log-probabilities and exact entropies of tokens and their gradients, forward and backward: seconds, the "
-        "multiple of the naive way's with 95 % intervals over rounds, and the memory that is added at the peak, which "
-        "from hidden states includes the gradient of the head.",
-        pd.DataFrame(data, columns=["way", "rounds", "seconds", "ratio", "low", "high", "MiB"]),
+        "multiple of the naive way's with 95 % intervals over pairs of passes, and the memory that is added at the "
+        "peak, which from hidden states includes the gradient of the head.",
+        pd.DataFrame(data, columns=["way", "pairs", "seconds", "ratio", "low", "high", "MiB"]),
         pd.DataFrame(text, columns=["Way", "Seconds", "Times naive", "MiB"]),
     )
 
 
-def load(runs: Sequence[Run], depth: int) -> dict[str, Table]:
+def load(runs: Sequence[Step], depth: int) -> dict[str, Table]:
     """Return the tables of what was measured; none of what was not."""
     parts = {run.part for run in runs}
     found: list[Table] = []

@@ -1,33 +1,32 @@
-"""Time the steps of one trainer, in a process of its own."""
+"""Time the steps of one trainer."""
 
-import statistics
 import tempfile
 import time
 from typing import Any
 
 from benchmarks.llm.contenders import CONTENDERS, Contender
 from benchmarks.llm.shapes import WORDS, Shape, make_model, make_tokenizer, peak_memory
+from benchmarks.llm.turns import Turn
 
 
-def measure(contender: str, shape: Shape, layers: int, steps: int, generated: bool) -> dict[str, float]:
-    """Train for some steps; one step before them does not count.
+def measure(contender: str, shape: Shape, layers: int, steps: int, generated: bool, turn: Turn) -> None:
+    """Train for some steps, each when it is its turn.
+
+    Reported are ``seconds`` of the whole step, those of them that were ``generation``, ``cpu`` time, and the process's
+    largest ``memory`` so far, MiB.
 
     Args:
         contender: which.
         shape: of model and batch.
         layers: of the model.
-        steps: that count.
+        steps: of the optimiser.
         generated: whether the model generates its completions; otherwise they are always the same, for nothing.
-
-    Returns:
-        Medians over steps: ``seconds`` of a whole step, those of them that were ``generation``, and ``cpu`` time; and
-        the process's largest ``memory``, MiB.
+        turn: to wait for, and to report to.
     """
     from transformers import TrainerCallback
 
     with tempfile.TemporaryDirectory() as folder:
-        trainer = make_trainer(CONTENDERS[contender], shape, layers, steps + 1, generated, folder)
-        wall, cpu, spent = [], [], []
+        trainer = make_trainer(CONTENDERS[contender], shape, layers, steps, generated, folder)
         clock = {"wall": 0.0, "cpu": 0.0, "generation": 0.0}
         generate = trainer._generate
 
@@ -39,18 +38,16 @@ def measure(contender: str, shape: Shape, layers: int, steps: int, generated: bo
 
         class Watch(TrainerCallback):
             def on_step_begin(self, *_: Any, **__: Any) -> None:
+                turn.wait()
                 clock.update(wall=time.perf_counter(), cpu=time.process_time(), generation=0.0)
 
             def on_step_end(self, *_: Any, **__: Any) -> None:
-                wall.append(time.perf_counter() - clock["wall"])
-                cpu.append(time.process_time() - clock["cpu"])
-                spent.append(clock["generation"])
+                seconds, cpu = time.perf_counter() - clock["wall"], time.process_time() - clock["cpu"]
+                turn.end(seconds=seconds, generation=clock["generation"], cpu=cpu, memory=peak_memory())
 
         trainer._generate = timed
         trainer.add_callback(Watch())
         trainer.train()
-    found = {"seconds": wall, "cpu": cpu, "generation": spent}
-    return {name: statistics.median(values[1:]) for name, values in found.items()} | {"memory": peak_memory()}
 
 
 def make_trainer(contender: Contender, shape: Shape, layers: int, steps: int, generated: bool, folder: str) -> Any:
