@@ -1,6 +1,6 @@
 """``python -m benchmarks.llm``: what entropy control costs, and trials of settings for the suite ``textworld-mini``.
 
-  python -m benchmarks.llm cost      measure time and memory beside GRPO; hours
+  python -m benchmarks.llm cost      measure time and memory beside GRPO; an hour on two cores
   python -m benchmarks.llm tune      run the trials; half an hour on two cores
   python -m benchmarks.llm report    tables and a figure of what is there
 
@@ -32,9 +32,9 @@ def parser() -> argparse.ArgumentParser:
     commands = found.add_subparsers(dest="command", required=True, metavar="COMMAND")
     cost = commands.add_parser("cost", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     cost.add_argument("--shape", choices=SHAPES, default="qwen2.5-1.5b", help="of the model and the batch")
-    cost.add_argument("--layers", type=int, nargs="+", default=[2, 4], metavar="N", help="of the model, several times")
-    cost.add_argument("--rounds", type=int, default=2, metavar="N", help="of everything")
-    cost.add_argument("--steps", type=int, default=4, metavar="N", help="of each, in turn, that count in a round")
+    cost.add_argument("--layers", type=int, default=2, metavar="N", help="of the model")
+    cost.add_argument("--rounds", type=int, default=1, metavar="N", help="of everything")
+    cost.add_argument("--steps", type=int, default=3, metavar="N", help="of each, in turn, that count in a round")
     cost.add_argument("--rows", type=int, default=1024, metavar="N", help="tokens whose entropies are computed")
     cost.add_argument("--threads", type=int, default=available_cores(), metavar="N", help="of each")
     for option, choices in (("--contenders", list(CONTENDERS)), ("--parts", list(measure.PARTS))):
@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.command == "cost":
         plan = measure.Plan(
             options.shape,
-            tuple(options.layers),
+            options.layers,
             tuple(options.contenders),
             options.rounds,
             options.steps,
@@ -85,7 +85,7 @@ def serve(part: str, name: str, layers: int, shape: str, steps: int, rows: int, 
     if part == measure.ENTROPY:
         entropies.measure(name, SHAPES[shape], rows, steps, turn)
     else:
-        training.measure(name, SHAPES[shape], layers, steps, part == measure.GENERATED, turn)
+        training.measure(name, SHAPES[shape], layers, steps, turn)
 
 
 def note(plan: measure.Plan, folder: Path) -> None:
@@ -95,7 +95,7 @@ def note(plan: measure.Plan, folder: Path) -> None:
         SystemExit: if the folder holds another machine's measurements, or those of other settings.
     """
     found = collect_provenance([])
-    settings = {"steps": plan.steps, "rows": plan.rows, "threads": plan.threads}
+    settings = {"layers": plan.layers, "steps": plan.steps, "rows": plan.rows, "threads": plan.threads}
     shape = {"name": plan.shape} | vars(SHAPES[plan.shape])
     new: dict[str, Any] = {key: found[key] for key in ("cpu", "os", "python", "git")}
     new |= {"packages": {name: metadata.version(name) for name in _PACKAGES}, "shape": shape, "settings": settings}

@@ -19,7 +19,7 @@ class Contender(NamedTuple):
     Attributes:
         settings: of ``EntropyAdvantageGRPOConfig``; ``None`` for TRL's own trainer.
         parts: in which the batch is passed through the model, one after another, before an optimiser's step.
-        target: largest time that it may add, as a part of GRPO's whole step; ``None`` if there is no aim.
+        target: largest time that it may add, as a part of GRPO's; ``None`` if there is no aim.
     """
 
     settings: dict[str, Any] | None
@@ -46,7 +46,3 @@ CONTENDERS |= {
     for name in METHODS
     if name != "entropy_advantage"  # which in the trainer is tau with the critic
 }
-#: Those that are also measured with generation.
-WHOLE = (GRPO, "critic, sampled")
-#: Those that are measured with every number of layers; the others, which add the same to all, with the fewest.
-EVERY_DEPTH = ("critic, sampled", "critic-free, sampled", "critic, split batch")

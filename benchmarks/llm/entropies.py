@@ -77,4 +77,4 @@ def measure(way: str, shape: Shape, rows: int, steps: int, turn: Turn) -> None:
         (log_prob.mean() + entropy.mean()).backward()
         seconds, cpu = time.perf_counter() - began[0], time.process_time() - began[1]
         del log_prob, entropy
-        turn.end(seconds=seconds, generation=0.0, cpu=cpu, memory=peak_memory() - before)
+        turn.end(seconds=seconds, own=0.0, cpu=cpu, memory=peak_memory() - before)

@@ -1,50 +1,43 @@
-"""Figure of what entropy control adds to the training part of a step."""
+"""Figure of what entropy control adds to GRPO's step."""
 
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from benchmarks.llm.contenders import CONTENDERS
 from benchmarks.llm.measure import Step
-from benchmarks.llm.tables import interval, layers_of, ratio_at_depth, ratios
+from benchmarks.llm.tables import interval, measured, own_parts
 from maxent_onpolicy.evaluation.drawing import COLOURS, INK, WIDTH, Plot, style
 
-_MARKERS = "os^v"
+_LEAST = 1e-3  # per cent
 
 
-def cost_plot(runs: Sequence[Step], depth: int) -> Plot:
-    """What each contender adds, in per cent, for every number of layers and extrapolated."""
-    layers = layers_of(runs)
-    names = [name for name in CONTENDERS if CONTENDERS[name].settings is not None]
-    names = [name for name in names if any(ratios(runs, name, each) for each in layers)][::-1]
+def cost_plot(steps: Sequence[Step]) -> Plot:
+    """What each contender's own work is as a part of GRPO's, in per cent, and what is aimed at."""
+    names = [name for name in measured(steps) if CONTENDERS[name].settings is not None][::-1]
     with style():
         figure = Figure(figsize=(WIDTH, 1.2 + 0.2 * len(names)), layout="constrained")
         axis = figure.subplots()
-        for number, each in enumerate(layers):
-            shift = 0.22 * (len(layers) / 2 - number)
-            found = {name: ratios(runs, name, each) for name in names}
-            drawn = {name: interval(values, name, str(each)) for name, values in found.items() if values}
-            places = [names.index(name) + shift for name in drawn]
-            middles = [100 * (value - 1) for value, _, _ in drawn.values()]
-            bars = [
-                [100 * (value - low) for value, low, _ in drawn.values()],
-                [100 * (high - value) for value, _, high in drawn.values()],
-            ]
-            colour, marker = COLOURS[number % len(COLOURS)], _MARKERS[number % len(_MARKERS)]
-            look = {"color": colour, "marker": marker, "linestyle": "none", "markersize": 4, "elinewidth": 1.2}
-            axis.errorbar(middles, places, xerr=bars, label=f"{each} layers", **look)
-        if len(layers) > 1:
-            deep = [100 * (ratio_at_depth(runs, name, depth) - 1) for name in names]
-            places = [place - 0.22 * len(layers) / 2 for place in range(len(names))]
-            look = {"color": INK, "marker": "D", "linestyle": "none", "markersize": 3.5, "markerfacecolor": "none"}
-            axis.plot(deep, places, label=f"{depth}, extrapolated", **look)
-        axis.axvline(0, color=INK, linewidth=0.8)
+        for place, name in enumerate(names):
+            value, low, high = (max(_LEAST, 100 * each) for each in interval(own_parts(steps, name), "own", name))
+            axis.plot([low, high], [place, place], color=COLOURS[0], linewidth=4, solid_capstyle="butt")
+            axis.plot(value, place, marker="|", markersize=9, markeredgewidth=2, color=INK)
+            target = CONTENDERS[name].target
+            if target is not None:
+                axis.plot(100 * target, place, marker="D", markersize=4, color=COLOURS[1])
+        axis.set_xscale("log")
         axis.set_yticks(range(len(names)), names)
         axis.set_ylim(-0.7, len(names) - 0.3)
-        axis.set_xlabel("added to the time of the training part of GRPO's step, %")
-        figure.legend(loc="outside upper center", ncols=len(layers) + 1)
+        axis.set_xlabel("own work as a part of GRPO's step, %")
+        marks = [
+            Line2D([], [], marker="|", markersize=9, markeredgewidth=2, color=INK, linestyle="none"),
+            Line2D([], [], color=COLOURS[0], linewidth=4),
+            Line2D([], [], marker="D", markersize=4, color=COLOURS[1], linestyle="none"),
+        ]
+        figure.legend(marks, ["median", "95 % interval", "at most, aimed at"], loc="outside upper center", ncols=3)
     caption = (
-        "What is added to the time from the generated batch to the optimiser's step: medians over pairs of steps with "
-        f"95 % intervals, for models with few layers; the parts are smaller with {depth} layers, here extrapolated."
+        "Time that a trainer spends on what GRPO does not do, as a part of the rest of its steps without generation: "
+        "medians over steps with 95 % intervals."
     )
     return Plot("cost", "Time beside GRPO", caption, figure)

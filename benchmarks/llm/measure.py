@@ -10,13 +10,14 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from benchmarks.llm.contenders import CONTENDERS, EVERY_DEPTH, GRPO, SPLIT, WHOLE
+from benchmarks.llm.contenders import CONTENDERS, GRPO, SPLIT
 from benchmarks.llm.entropies import NAIVE_HIDDEN, NAIVE_LOGITS, WAYS
+from benchmarks.llm.turns import WARM_UP
 from benchmarks.rows import read_rows, write_rows
 
-TRAINING, GENERATED, ENTROPY = "training", "with generation", "entropy"
-PARTS = (TRAINING, GENERATED, ENTROPY)
-_KEY = 6  # fields that say what a step was
+TRAINING, ENTROPY = "training", "entropy"
+PARTS = (TRAINING, ENTROPY)
+_KEY = 5  # fields that say what a step was
 Values = dict[str, float]
 
 
@@ -26,23 +27,21 @@ class Step(NamedTuple):
     Attributes:
         part: which of :data:`PARTS`.
         name: of the contender, or the way to compute entropies.
-        layers: of the model; 0 without one.
-        round: in which all take turns.
+        round: of everything.
         slot: which pair: what is compared, and what with.
         step: of the pair's.
-        seconds: wall time, ``generation`` of which the model spent generating.
+        seconds: wall time, ``own`` of which went into what GRPO does not do.
         cpu: seconds, of all threads.
         memory: the process's largest so far, MiB; of entropies, what they add.
     """
 
     part: str
     name: str
-    layers: int
     round: int
     slot: int
     step: int
     seconds: float = 0.0
-    generation: float = 0.0
+    own: float = 0.0
     cpu: float = 0.0
     memory: float = 0.0
 
@@ -52,7 +51,6 @@ class Pair(NamedTuple):
 
     part: str
     names: tuple[str, str]
-    layers: int
     round: int
     slot: int
 
@@ -68,7 +66,7 @@ class Plan:
 
     Attributes:
         shape: name of the shape of model and batch.
-        layers: two numbers of layers or more, to tell what grows with them; see :data:`EVERY_DEPTH`.
+        layers: of the model.
         contenders: names.
         rounds: of everything.
         steps: of a pair in a round.
@@ -78,7 +76,7 @@ class Plan:
     """
 
     shape: str
-    layers: tuple[int, ...]
+    layers: int
     contenders: tuple[str, ...]
     rounds: int
     steps: int
@@ -90,20 +88,15 @@ class Plan:
 def pairs_of(plan: Plan) -> Iterator[Pair]:
     """Yield what is to be measured, in order; every second round goes backwards."""
     chosen = [name for name in plan.contenders if name not in (GRPO, SPLIT)]
-    against = {name: CONTENDERS[name].baseline for name in chosen}
     places = list(CONTENDERS)
     for number in range(plan.rounds):
         turn = 1 if number % 2 == 0 else -1
-        for layers in plan.layers if TRAINING in plan.parts else ():
-            here = [name for name in chosen if layers == min(plan.layers) or name in EVERY_DEPTH]
-            for name in here[::turn]:
-                yield Pair(TRAINING, (against[name], name), layers, number, places.index(name))
-        for layers in plan.layers if GENERATED in plan.parts else ():
-            yield Pair(GENERATED, WHOLE, layers, number, 0)
+        for name in chosen[::turn] if TRAINING in plan.parts else ():
+            yield Pair(TRAINING, (CONTENDERS[name].baseline, name), number, places.index(name))
         for slot, way in list(enumerate(WAYS))[::turn] if ENTROPY in plan.parts else ():
             naive = NAIVE_HIDDEN if "hidden" in way else NAIVE_LOGITS
             if way != naive:
-                yield Pair(ENTROPY, (naive, way), 0, number, slot)
+                yield Pair(ENTROPY, (naive, way), number, slot)
 
 
 def read(path: Path) -> list[Step]:
@@ -137,13 +130,13 @@ def measure(plan: Plan, path: Path) -> None:
 def alternate(plan: Plan, pair: Pair) -> dict[str, list[Values]]:
     """Let two processes take turns: a step of one, a step of the other, the same order backwards, and so on.
 
-    What disturbs a machine for longer than a step disturbs both alike. The first step of each does not count.
+    What disturbs a machine for longer than a step disturbs both alike. The first steps do not count.
 
     Raises:
         RuntimeError: if a process fails.
     """
-    job = {"part": pair.part, "layers": pair.layers, "shape": plan.shape}
-    job |= {"steps": plan.steps + 1, "rows": plan.rows, "threads": plan.threads}
+    job = {"part": pair.part, "layers": plan.layers, "shape": plan.shape}
+    job |= {"steps": plan.steps + WARM_UP, "rows": plan.rows, "threads": plan.threads}
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.llm", "serve"]
     found: dict[str, list[Values]] = {name: [] for name in pair.names}
     with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
@@ -158,7 +151,7 @@ def alternate(plan: Plan, pair: Pair) -> dict[str, list[Values]]:
             for name in pair.names
         }
         try:
-            for step in range(plan.steps + 1):
+            for step in range(plan.steps + WARM_UP):
                 for name in pair.names[:: 1 if step % 2 == 0 else -1]:
                     found[name].append(_one_step(processes[name]))
         except (OSError, ValueError) as error:
@@ -168,7 +161,7 @@ def alternate(plan: Plan, pair: Pair) -> dict[str, list[Values]]:
             for process in processes.values():
                 process.kill()
                 process.communicate()
-    return {name: values[1:] for name, values in found.items()}
+    return {name: values[WARM_UP:] for name, values in found.items()}
 
 
 def _one_step(process: subprocess.Popen[str]) -> Values:
@@ -188,6 +181,5 @@ def _one_step(process: subprocess.Popen[str]) -> Values:
 def _in_words(pair: Pair, measured: dict[str, list[Values]]) -> str:
     base, other = (measured[name] for name in pair.names)
     ratio = median(one["seconds"] / two["seconds"] for one, two in zip(other, base, strict=True))
-    what = f"{pair.part}, {pair.layers} layers" if pair.layers else pair.part
     spent = f"{median(each['seconds'] for each in other):.3g} s, {other[-1]['memory']:,.0f} MiB"
-    return f"round {pair.round + 1}, {what}, {pair.names[1]}: {spent}, {ratio:.3f} times {pair.names[0]}"
+    return f"round {pair.round + 1}, {pair.part}, {pair.names[1]}: {spent}, {ratio:.3f} times {pair.names[0]}"

@@ -18,17 +18,17 @@ def write(folder: Path, output: Path | None = None) -> None:
     Raises:
         SystemExit: if nothing was measured.
     """
-    output, trials, runs = output or folder, folder / "tuning.csv", read(folder / "cost.csv")
-    if not runs and not trials.is_file():
+    output, trials, steps = output or folder, folder / "tuning.csv", read(folder / "cost.csv")
+    if not steps and not trials.is_file():
         raise SystemExit(f"{folder} has no measurements; python -m benchmarks.llm cost makes them")
     for kind in ("tables", "figures"):
         (output / kind).mkdir(parents=True, exist_ok=True)
     if trials.is_file():
         tuning.tuning_table(tuning.read(trials)).write(output / "tables")
-    if not runs:
+    if not steps:
         return
-    depth = json.loads((folder / "cost.json").read_text("utf-8"))["shape"]["depth"]
-    for table in tables.load(runs, depth).values():
+    noted = json.loads((folder / "cost.json").read_text("utf-8"))
+    for table in tables.load(steps, noted["settings"]["layers"], noted["shape"]["depth"]).values():
         table.write(output / "tables")
-    if any(run.part == TRAINING for run in runs):
-        cost_plot(runs, depth).write(output / "figures")
+    if any(step.part == TRAINING for step in steps):
+        cost_plot(steps).write(output / "figures")

@@ -4,6 +4,8 @@ import json
 import sys
 from typing import Protocol
 
+WARM_UP = 2  # first steps that do not count
+
 
 class Turn(Protocol):
     """Whose step it is."""

@@ -41,6 +41,7 @@ from maxent_onpolicy.evaluation.tables import (
     summary_caption,
     summary_table,
 )
+from maxent_onpolicy.evaluation.training import gain_table, training_table
 from maxent_onpolicy.validation import check_range
 
 # What the figures are drawn in, as a page with a dark background needs it. Browsers apply this to embedded SVG images.
@@ -140,7 +141,12 @@ def build_sections(results: Results, bootstrap: Bootstrap) -> list[Section]:
             ],
             False,
         ),
-        ("environments", "Final performance by environment", [environment_table(results, bootstrap)], False),
+        (
+            "environments",
+            "Final performance by environment",
+            [environment_table(results, bootstrap), gain_table(results, bootstrap)],
+            False,
+        ),
         ("counterparts", "Stable-Baselines3's own classes", [counterpart_table(results, bootstrap)], False),
         (
             "aggregates",
@@ -159,7 +165,12 @@ def build_sections(results: Results, bootstrap: Bootstrap) -> list[Section]:
             [pairs_plot(improvement.data, bootstrap) if improvement else None, improvement],
             False,
         ),
-        ("training", "Training", [diagnostics_plot(results, env_id) for env_id in results.env_ids], True),
+        (
+            "training",
+            "Training",
+            [*(diagnostics_plot(results, env_id) for env_id in results.env_ids), training_table(results, bootstrap)],
+            True,
+        ),
         *((curve.name, curve.title, [curve], True) for curve in curves[1:]),
         ("settings", "Settings", settings_tables(results), False),
         ("cost", "Wall time", [cost_table(results)], False),
@@ -291,7 +302,7 @@ def _remove_stale(folder: Path, written: set[str]) -> None:
     """Remove figures and tables of an earlier report that this one lacks; nothing that we would not have written."""
     known = ("diagnostics_", "learning_curves_", "generalisation")
     names = {"aggregates", "improvement", "performance_profile", "problems", "sample_efficiency", "score_ranges"}
-    names |= {"settings_shared"}
+    names |= {"settings_shared", "training", "gain"}
     for path in folder.iterdir():
         ours = path.stem in names or path.stem.startswith(known)
         if ours and path.suffix in {".png", ".svg", ".md", ".csv"} and path.name not in written:

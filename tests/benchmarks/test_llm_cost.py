@@ -13,26 +13,47 @@ import torch
 from benchmarks.llm import __main__ as command
 from benchmarks.llm import entropies, measure, report, tables
 from benchmarks.llm.contenders import CONTENDERS, EVERY_DEPTH, GRPO, SPLIT
-from benchmarks.llm.measure import ENTROPY, GENERATED, TRAINING, Plan, Run
+from benchmarks.llm.entropies import NAIVE_HIDDEN
+from benchmarks.llm.measure import ENTROPY, GENERATED, TRAINING, Pair, Plan, Step
 from benchmarks.llm.shapes import SHAPES
 from maxent_onpolicy.evaluation.drawing import Plot
 from maxent_onpolicy.llm.methods import METHODS
 
-TINY = Plan("tiny", (1, 2), tuple(CONTENDERS), 2, 1, 16, 1)
+TINY = Plan("tiny", (1, 2), tuple(CONTENDERS), 2, 2, 16, 1)
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "results" / "llm"
+CHUNKED = "from hidden states, 64 rows"
+
+
+class Noted:
+    """Takes steps one after another and keeps what is said of them."""
+
+    def __init__(self):
+        self.waited, self.values = 0, []
+
+    def wait(self):
+        self.waited += 1
+
+    def end(self, **values):
+        assert self.waited == len(self.values) + 1
+        self.values.append(values)
 
 
 @pytest.fixture
 def in_this_process(monkeypatch):
-    """Runs are made here: starting a process takes longer than a tiny run."""
+    """Measurements are made here: starting a process takes longer than a tiny step."""
 
-    def run(plan, run):
-        job = {"part": run.part, "name": run.name, "layers": run.layers}
-        return command.serve(**job, shape=plan.shape, steps=plan.steps, rows=plan.rows, threads=plan.threads)
+    def run(plan, pair):
+        job = {"part": pair.part, "layers": pair.layers, "shape": plan.shape, "steps": plan.steps + 1}
+        found = {}
+        for name in pair.names:
+            turn = Noted()
+            command.serve(**job, name=name, rows=plan.rows, threads=plan.threads, turn=turn)
+            found[name] = turn.values[1:]
+        return found
 
     threads = torch.get_num_threads()
-    monkeypatch.setattr(measure, "_in_a_process", run)
+    monkeypatch.setattr(measure, "alternate", run)
     yield
     torch.set_num_threads(threads)
 
@@ -45,46 +66,47 @@ def test_every_method_is_measured():
     assert all(chosen["name"] == name for name, (chosen,) in methods.items())
 
 
-def test_everybody_is_run_in_every_round_beside_a_baseline():
-    runs = list(measure.runs_of(TINY))
-    assert len({run.key for run in runs}) == len(runs)
+def test_everybody_is_measured_in_every_round_beside_its_baseline():
+    pairs = list(measure.pairs_of(TINY))
+    steps = [step for pair in pairs for step in pair.steps(TINY.steps)]
+    assert len({step[:6] for step in steps}) == len(steps) == 4 * len(pairs)
     for number in range(2):
         few, many = (
-            [run for run in runs if (run.part, run.layers, run.round) == (TRAINING, layers, number)]
+            [pair for pair in pairs if (pair.part, pair.layers, pair.round) == (TRAINING, layers, number)]
             for layers in (1, 2)
         )
-        assert {run.name for run in few} == set(CONTENDERS)
-        assert {run.name for run in many} == set(EVERY_DEPTH)
-        for own, run in [*((few, run) for run in few), *((many, run) for run in many)]:
-            slot = [each.name for each in own if each.slot == run.slot]
-            assert CONTENDERS[run.name].baseline in slot
-    first, second = ([run.key[:3] for run in runs if run.round == number and run.layers == 1] for number in range(2))
-    assert [key for key in first if key[0] == TRAINING] == [key for key in second if key[0] == TRAINING][::-1]
+        assert {pair.names[1] for pair in few} == set(CONTENDERS) - {GRPO, SPLIT}
+        assert {pair.names[1] for pair in many} == set(EVERY_DEPTH)
+        assert all(pair.names[0] == CONTENDERS[pair.names[1]].baseline for pair in [*few, *many])
+    first, second = ([pair for pair in pairs if pair.round == number and pair.layers == 1] for number in range(2))
+    assert [pair.names for pair in first if pair.part == TRAINING] == [
+        pair.names for pair in second if pair.part == TRAINING
+    ][::-1]
 
 
-def test_one_contender_alone_is_run_in_its_usual_slot():
-    usual = next(run for run in measure.runs_of(TINY) if run.name == "steer")
+def test_one_contender_alone_is_measured_as_among_all():
+    usual = next(pair for pair in measure.pairs_of(TINY) if "steer" in pair.names)
     plan = Plan("tiny", (1,), ("steer",), 1, 1, 16, 1, (TRAINING,))
-    assert [run[:5] for run in measure.runs_of(plan)] == [(TRAINING, GRPO, 1, 0, usual.slot), usual[:5]]
+    assert list(measure.pairs_of(plan)) == [usual]
 
 
 @pytest.mark.usefixtures("in_this_process")
 def test_costs_are_measured_once_and_make_a_report(tmp_path, capsys):
-    common = ["cost", "--shape", "tiny", "--rounds", "1", "--steps", "1", "--rows", "16", "--threads", "1"]
+    common = ["cost", "--shape", "tiny", "--rounds", "1", "--steps", "2", "--rows", "16", "--threads", "1"]
     common += ["--output", str(tmp_path), "--contenders", "critic, sampled", "--layers", "1"]
     for _ in range(2):
         command.main([*common, "--parts", TRAINING, ENTROPY])
     printed = capsys.readouterr().out
     assert printed.count("training, 1 layers, critic, sampled") == 1
-    runs = measure.read(tmp_path / "cost.csv")
-    assert [run.name for run in runs if run.part == TRAINING] == [GRPO, "critic, sampled"]
-    assert [run.name for run in runs if run.part == ENTROPY] == list(entropies.WAYS)
-    assert all(run.seconds > run.generation >= 0 and run.cpu > 0 for run in runs)
-    assert all(run.memory > 100 for run in runs if run.part == TRAINING)
+    steps = measure.read(tmp_path / "cost.csv")
+    assert [step.name for step in steps if step.part == TRAINING] == [GRPO, "critic, sampled"] * 2
+    assert {step.name for step in steps if step.part == ENTROPY} == set(entropies.WAYS)
+    assert all(step.seconds > step.generation >= 0 and step.cpu > 0 for step in steps)
+    assert all(step.memory > 100 for step in steps if step.part == TRAINING)
     command.main([*common, "--parts", GENERATED])
-    runs = measure.read(tmp_path / "cost.csv")
-    assert sum(run.part == GENERATED for run in runs) == 3
-    assert all(run.seconds > run.generation > 0 for run in runs if run.part == GENERATED)
+    steps = measure.read(tmp_path / "cost.csv")
+    assert sum(step.part == GENERATED for step in steps) == 4
+    assert all(step.seconds > step.generation > 0 for step in steps if step.part == GENERATED)
     written = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.parent != tmp_path}
     assert {path.name for path in written} == {
         *(f"{name}.{kind}" for name in ("training", "grpo", "generated", "entropy") for kind in ("md", "csv")),
@@ -94,15 +116,28 @@ def test_costs_are_measured_once_and_make_a_report(tmp_path, capsys):
     command.main(["report", "--output", str(tmp_path)])
     assert {path: path.read_bytes() for path in written} == written
     with pytest.raises(SystemExit, match="measurements of another settings; give another --output"):
-        command.main([*common, "--steps", "2"])
+        command.main([*common, "--steps", "3"])
 
 
-def test_a_run_has_a_process_of_its_own(monkeypatch):
+def test_two_processes_take_turns(monkeypatch):
     monkeypatch.chdir(ROOT)
-    found = measure._in_a_process(TINY, Run(ENTROPY, "from hidden states, 64 rows", 0, 0, 0))
-    assert found["seconds"] > 0
-    with pytest.raises(RuntimeError, match="nonsense failed"):
-        measure._in_a_process(TINY, Run(ENTROPY, "nonsense", 0, 0, 0))
+    order, one_step = [], measure._one_step
+
+    def noted(process):
+        order.append(json.loads(process.args[-1])["name"])
+        return one_step(process)
+
+    monkeypatch.setattr(measure, "_one_step", noted)
+    found = measure.alternate(TINY, Pair(ENTROPY, (NAIVE_HIDDEN, CHUNKED), 0, 0, 0))
+    assert order == [NAIVE_HIDDEN, CHUNKED, CHUNKED, NAIVE_HIDDEN, NAIVE_HIDDEN, CHUNKED]
+    assert [len(values) for values in found.values()] == [2, 2]
+    assert all(value["seconds"] > 0 for values in found.values() for value in values)
+
+
+def test_a_process_that_fails_is_reported_with_what_it_said(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(RuntimeError, match=r"nonsense failed:(.|\n)*KeyError: 'nonsense'"):
+        measure.alternate(TINY, Pair(ENTROPY, (NAIVE_HIDDEN, "nonsense"), 0, 0, 0))
 
 
 @pytest.mark.parametrize("kind", ["hidden", "logits"])
@@ -118,40 +153,42 @@ def test_all_ways_to_entropies_agree(kind):
             torch.testing.assert_close(one, other)
 
 
-def pair(name, layers, number, baseline, added, slot=0):
-    """A contender and its baseline, of which a second each is generation."""
+def steps_of(name, layers, number, baseline, added, slot=0):
+    """A step of a contender and of its baseline, of which a second each is generation."""
     other = CONTENDERS[name].baseline
     return [
-        Run(TRAINING, other, layers, number, slot, baseline + 1, 1.0, baseline, 100.0),
-        Run(TRAINING, name, layers, number, slot, baseline + added + 1, 1.0, baseline + added, 140.0),
+        Step(TRAINING, other, layers, number, slot, 0, baseline + 1, 1.0, baseline, 100.0),
+        Step(TRAINING, name, layers, number, slot, 0, baseline + added + 1, 1.0, baseline + added, 140.0),
     ]
 
 
 def test_what_is_added_is_extrapolated_to_all_layers():
-    runs = [*pair("clip_cov", 2, 0, 10.0, 1.0), *pair("clip_cov", 4, 0, 14.0, 1.0)]
-    assert tables.ratios(runs, "clip_cov", 2) == {0: 1.1}
+    steps = [*steps_of("clip_cov", 2, 0, 10.0, 1.0), *steps_of("clip_cov", 4, 0, 14.0, 1.0)]
+    assert tables.ratios(steps, "clip_cov", 2) == [1.1]
     # GRPO's 10 and 14 seconds are 62 with 28 layers, of which the same second is a smaller part.
-    assert tables.ratio_at_depth(runs, "clip_cov", 28) == pytest.approx(63 / 62)
-    runs = [*pair("critic, split batch", 2, 0, 10.0, 2.0), *pair("critic, split batch", 4, 0, 14.0, 3.0)]
-    assert tables.ratio_at_depth(runs, "critic, split batch", 28) == pytest.approx(1 + 15 / 62)  # a pass grows
-    runs = [*pair("clip_cov", 2, 0, 10.0, 1.0), *pair("critic, sampled", 4, 0, 14.0, 1.0)]
-    assert tables.ratio_at_depth(runs, "clip_cov", 28) == pytest.approx(63 / 62), "the same with all layers"
-    assert math.isnan(tables.ratio_at_depth(pair("clip_cov", 2, 0, 10.0, 1.0), "clip_cov", 28))
+    assert tables.ratio_at_depth(steps, "clip_cov", 28) == pytest.approx(63 / 62)
+    split = "critic, split batch"
+    steps = [*steps_of(split, 2, 0, 10.0, 2.0), *steps_of(split, 4, 0, 14.0, 3.0)]
+    assert tables.ratio_at_depth(steps, split, 28) == pytest.approx(1 + 15 / 62)  # a pass grows
+    steps = [*steps_of("clip_cov", 2, 0, 10.0, 1.0), *steps_of("critic, sampled", 4, 0, 14.0, 1.0)]
+    assert tables.ratio_at_depth(steps, "clip_cov", 28) == pytest.approx(63 / 62), "the same with all layers"
+    assert math.isnan(tables.ratio_at_depth(steps_of("clip_cov", 2, 0, 10.0, 1.0), "clip_cov", 28))
 
 
-def test_ratios_are_of_the_same_slot_and_round():
-    runs = [*pair("clip_cov", 2, 0, 10.0, 1.0), *pair("clip_cov", 2, 1, 20.0, 1.0, slot=1)]
-    runs += [Run(TRAINING, GRPO, 2, 0, 5, 1000.0), Run(TRAINING, "clip_cov", 2, 3, 6, 1000.0)]
-    assert tables.ratios(runs, "clip_cov", 2) == {0: 1.1, 1: 1.05}
+def test_ratios_are_of_the_same_pair_round_and_step():
+    steps = [*steps_of("clip_cov", 2, 0, 10.0, 1.0), *steps_of("clip_cov", 2, 1, 20.0, 1.0)]
+    steps += [each._replace(step=1, seconds=2 * each.seconds) for each in steps[:2]]
+    steps += [Step(TRAINING, GRPO, 2, 0, 5, 0, 1000.0), Step(TRAINING, "clip_cov", 2, 0, 6, 0, 1000.0)]
+    assert tables.ratios(steps, "clip_cov", 2) == [1.1, 1.05, pytest.approx(23 / 21)]
     assert tables.interval([1.1, 1.1, 1.1], "key") == pytest.approx((1.1, 1.1, 1.1))
     value, low, high = tables.interval([1.0, 1.2, 1.1], "key")
     assert (value, low, high) == pytest.approx((1.1, 1.0, 1.2))
 
 
 def test_a_part_of_the_step_counts_generation():
-    runs = [*pair("clip_cov", 2, 0, 10.0, 1.0), Run(GENERATED, GRPO, 2, 0, 0, 40.0, 30.0)]
-    assert tables.share_of_step(runs, "clip_cov") == pytest.approx(1 / 40)
-    table = tables.training_table(runs, 28)
+    steps = [*steps_of("clip_cov", 2, 0, 10.0, 1.0), Step(GENERATED, GRPO, 2, 0, 0, 0, 40.0, 30.0)]
+    assert tables.share_of_step(steps, "clip_cov") == pytest.approx(1 / 40)
+    table = tables.training_table(steps, 28)
     assert table.text.values.tolist() == [["clip_cov", "+10.0 % [10.0, 10.0]", "+10.0 %", "–", "+2.5 %", "+40", "yes"]]
     assert SPLIT not in table.data["baseline"].tolist()
 
