@@ -27,6 +27,7 @@ def cost_plot(steps: Sequence[Step]) -> Plot:
             if target is not None:
                 axis.plot(100 * target, place, marker="D", markersize=4, color=COLOURS[1])
         axis.set_xscale("log")
+        axis.xaxis.set_major_formatter("{x:g}")
         axis.set_yticks(range(len(names)), names)
         axis.set_ylim(-0.7, len(names) - 0.3)
         axis.set_xlabel("own work as a part of GRPO's step, %")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from benchmarks.llm.contenders import CONTENDERS
+from benchmarks.llm.contenders import CONTENDERS, GRPO
 from benchmarks.llm.entropies import NAIVE_HIDDEN, NAIVE_LOGITS, WAYS
 from benchmarks.llm.measure import ENTROPY, TRAINING, Step
 from maxent_onpolicy.evaluation.tables import Bootstrap, Table
@@ -74,8 +74,10 @@ def _own_row(steps: Sequence[Step], name: str) -> tuple[list[object], list[str]]
     more = middle(steps, TRAINING, name, lambda step: step.memory) - middle(
         steps, TRAINING, each.baseline, lambda step: step.memory
     )
-    met = _NONE if each.target is None else "yes" if part.high <= each.target else "no"
-    aim = _NONE if each.target is None else f"{100 * each.target:.0f} %"
+    aim = met = _NONE
+    if each.target is not None:
+        aim = f"{100 * each.target:.0f} %"
+        met = "yes" if part.high <= each.target else "no" if part.low > each.target else "open"
     shown = [f"{1000 * own:,.1f}", in_percent(part, 2), in_percent(wall, 1), f"{more:+,.0f}", aim, met]
     return [each.baseline, len(found), own, *part, *wall, more, each.target], shown
 
@@ -100,16 +102,24 @@ def training_table(steps: Sequence[Step], layers: int, depth: int) -> Table:
     return Table(
         "training",
         "Time and memory beside GRPO",
+        _caption(steps, layers, depth),
+        pd.DataFrame(data, columns=columns),
+        pd.DataFrame(text, columns=headings),
+    )
+
+
+def _caption(steps: Sequence[Step], layers: int, depth: int) -> str:
+    every = [ratio - 1 for name in measured(steps) for ratio in ratios(steps, TRAINING, name, GRPO) if name != GRPO]
+    over = f" (over all contenders but that of a split batch {in_percent(interval(every, 'all'), 1)})" if every else ""
+    return (
         "Time from the generated batch to the optimiser's step, median over steps. “Own”: time that a trainer spends "
         "on what GRPO does not do, gradients of entropies included, in milliseconds and as a part of the rest of the "
         "same steps. “Beside GRPO”: what is added to the time of GRPO's own trainer, with which it took turns step by "
-        "step; the machine's noise is larger than most of what is added, and this column shows that nothing large is "
-        "left out. Both with 95 % intervals over steps. The model has the width and the vocabulary of one with "
+        "step. The machine's noise is larger than most of what is added, but this column shows that nothing large is "
+        f"left out{over}. Both with 95 % intervals over steps. The model has the width and the vocabulary of one with "
         f"{depth} layers, but {layers}; all contenders but that of a split batch, which takes one more forward pass, "
         "add the same to any number of layers, so their parts are smaller in the whole model, and smaller still of a "
-        "step with generation. Memory: the process's peak, and how much it is above GRPO's.",
-        pd.DataFrame(data, columns=columns),
-        pd.DataFrame(text, columns=headings),
+        "step with generation. Memory: the process's peak, and how much it is above GRPO's."
     )
 
 
