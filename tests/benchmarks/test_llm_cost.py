@@ -137,6 +137,7 @@ def test_gradients_of_entropies_are_counted_and_not_changed(monkeypatch, method,
     assert torch.equal(found[0][-1][1], found[1][-1][1])
 
 
+@pytest.mark.slow
 def test_two_processes_take_turns(monkeypatch):
     monkeypatch.chdir(ROOT)
     order, one_step = [], measure._one_step
@@ -152,6 +153,7 @@ def test_two_processes_take_turns(monkeypatch):
     assert all(value["seconds"] > 0 for values in found.values() for value in values)
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_is_reported_with_what_it_said(monkeypatch):
     monkeypatch.chdir(ROOT)
     with pytest.raises(RuntimeError, match=r"nonsense failed:(.|\n)*KeyError: 'nonsense'"):

@@ -76,6 +76,7 @@ def trained(config: RunConfig, path: Path) -> RunDirectory:
     return RunDirectory(path)
 
 
+@pytest.mark.slow
 def test_a_suite_of_a_language_model_ends_in_a_table(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", str(suite), "--jobs", "1"]) == 0
     shown = capsys.readouterr().out
