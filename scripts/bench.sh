@@ -28,15 +28,26 @@ case "$suite" in
 esac
 
 results="my_results"
+arguments=("$@")
+for index in "${!arguments[@]}"; do
+  case "${arguments[$index]}" in
+    --results) results="${arguments[$((index + 1))]:-$results}" ;;
+    --results=*) results="${arguments[$index]#*=}" ;;
+  esac
+done
+case "$results" in
+  /*) folder="$results" ;;
+  *) folder="$PWD/$results" ;;
+esac
 name="$(basename "$suite" .yaml)"
 say "Running the suite '$name'; its runs, tables, figures and report go to $results/$name"
 status=0
 "$venv/bin/maxent-onpolicy" bench "$suite" --results "$results" "$@" || status=$?
 if [ "$name" = zero-sum ] && [ "$status" = 0 ] && [ -d "$results/$name/runs" ]; then
   say "Measuring the solvers of games, a quarter of an hour; tables and figures go to $results/$name/solvers"
-  (cd "$root" && "$venv/bin/python" -m benchmarks.games --output "$OLDPWD/$results/$name/solvers" all) || status=$?
+  (cd "$root" && "$venv/bin/python" -m benchmarks.games --output "$folder/$name/solvers" all) || status=$?
 fi
 if [ -f "$results/$name/report.html" ]; then
-  say "Open the report in a browser: $PWD/$results/$name/report.html"
+  say "Open the report in a browser: $folder/$name/report.html"
 fi
 exit "$status"
