@@ -20,7 +20,10 @@ case "$suite" in
   *procgen*) install_procgen ;;
   *minigrid*) install_extra minigrid ;;
   *zero-sum*) install_extra games ;;
-  *textworld*) install_extra llm ;;
+  *textworld*)
+    install_extra llm
+    say "The first runs begin with generating their games, ten minutes, and a warm start; later ones find both"
+    ;;
   *classic*)
     install_extra box2d
     "$venv/bin/python" -m pip install --disable-pip-version-check -q -c "$root/constraints.txt" sb3-contrib
