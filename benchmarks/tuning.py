@@ -1,0 +1,147 @@
+"""``python -m benchmarks.tuning``: trials that a suite's settings are chosen by.
+
+  python -m benchmarks.tuning run mujoco-tuning --output results/mujoco     train what is missing, and write the table
+  python -m benchmarks.tuning report --output results/mujoco                the table again, from tuning.csv
+
+A suite of trials names its algorithms "ALGORITHM, SETTING". Interrupted, ``run`` goes on where it was.
+"""
+
+import argparse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from benchmarks.rows import read_rows, write_rows
+from maxent_onpolicy.cli.bench import main as bench
+from maxent_onpolicy.evaluation.ranges import load_score_ranges, normalise
+from maxent_onpolicy.evaluation.runs import RunDirectory, find_runs
+from maxent_onpolicy.evaluation.tables import Table, number
+
+_MODES = ("deterministic", "stochastic")
+_FILE = "tuning.csv"
+
+
+class Trial(NamedTuple):
+    """What one run of a trial came to.
+
+    Attributes:
+        algorithm: that the setting is for.
+        setting: that is tried.
+        env_id: environment.
+        seed: of the run.
+        deterministic: final return (raw reward) of the likeliest actions, mean over episodes.
+        stochastic: and of sampled ones.
+    """
+
+    algorithm: str
+    setting: str
+    env_id: str
+    seed: int
+    deterministic: float
+    stochastic: float
+
+
+def run(suite: str, runs: Path, path: Path, options: Sequence[str] = ()) -> None:
+    """Make the trials that are missing and write what all came to.
+
+    Args:
+        suite: of trials.
+        runs: folder of results, in which their run directories are.
+        path: the CSV file.
+        options: further ones of ``maxent-onpolicy bench``.
+
+    Raises:
+        SystemExit: if a run failed; the file is then as it was.
+    """
+    status = bench([suite, "--results", str(runs), "--no-model", "--no-report", "--no-tensorboard", *options])
+    if status:
+        raise SystemExit(status)
+    found, _ = find_runs(runs / suite)
+    write_rows(path, Trial._fields, sorted(trial(each) for each in found if each.completed))
+
+
+def trial(done: RunDirectory) -> Trial:
+    """Return what a completed run came to: a label is the algorithm and, behind the first comma, the setting."""
+    algorithm, _, setting = done.label.partition(", ")
+    last = done.read_eval()
+    last = last[last["timesteps"] == last["timesteps"].max()]
+    returns = (round(float(last[last["mode"] == mode]["return"].mean()), 2) for mode in _MODES)
+    return Trial(algorithm, setting, done.env_id, done.seed, *returns)
+
+
+def read(path: Path) -> list[Trial]:
+    """Return the trials of a CSV file."""
+    return [Trial(*row[:3], int(row[3]), *map(float, row[4:])) for row in read_rows(path)]
+
+
+def scores(trials: Iterable[Trial]) -> pd.DataFrame:
+    """Return a row a setting: its mean return in each environment, over seeds and both modes, and its ``score``.
+
+    The score is the mean of normalised returns over environments. The columns ``chosen`` say which setting of an
+    algorithm has the highest.
+    """
+    rows = pd.DataFrame(trials, columns=list(Trial._fields))
+    rows["return"] = rows[list(_MODES)].mean(axis=1)
+    means = rows.pivot_table(index=["algorithm", "setting"], columns="env_id", values="return", aggfunc="mean")
+    ranges = load_score_ranges()
+    normalised = pd.DataFrame({env_id: normalise(means[env_id].to_numpy(), env_id, ranges) for env_id in means})
+    means["score"] = normalised.mean(axis=1, skipna=False).to_numpy()
+    best = means["score"].groupby(level="algorithm").transform("max")
+    means["chosen"] = means["score"] == best
+    return means.reset_index()
+
+
+def tuning_table(trials: Sequence[Trial]) -> Table:
+    """All trials, and which were chosen."""
+    found = scores(trials)
+    found = found.sort_values(["algorithm", "score"], ascending=[True, False], ignore_index=True)
+    env_ids = [column for column in found if column not in ("algorithm", "setting", "score", "chosen")]
+    text = found.astype(object).copy()
+    for column in env_ids:
+        text[column] = [number(value) for value in found[column]]
+    text["score"] = [f"{value:.3f}" for value in found["score"]]
+    text["chosen"] = ["yes" if each else "" for each in found["chosen"]]
+    seeds = sorted({each.seed for each in trials})
+    counts = found.groupby("algorithm").size()
+    caption = (
+        f"Final return (raw reward), mean over both modes and the seeds {', '.join(map(str, seeds))}, which no "
+        "reported run has, and the mean score over environments, by which settings are chosen. Trials: "
+        f"{', '.join(f'{name} {count}' for name, count in counts.items())}."
+    )
+    headings = {name: name.capitalize() for name in found if name not in env_ids}
+    return Table("tuning", "Trials", caption, found, text.rename(columns=headings))
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the command line."""
+    found = argparse.ArgumentParser(
+        prog="python -m benchmarks.tuning", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = found.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    train = commands.add_parser("run", help="make the trials that are missing")
+    train.add_argument("suite", help="of trials")
+    train.add_argument("--runs", type=Path, default=Path("my_results"), help="folder of their run directories")
+    for command in (train, commands.add_parser("report", help="write the table of tuning.csv")):
+        command.add_argument("--output", type=Path, required=True, help=f"folder of {_FILE} and tables")
+    return found
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command; what it does not know goes to ``maxent-onpolicy bench``."""
+    options, rest = parser().parse_known_args(arguments)
+    path = options.output / _FILE
+    if options.command == "run":
+        run(options.suite, options.runs, path, rest)
+    elif rest:
+        parser().error(f"unrecognized arguments: {' '.join(rest)}")
+    if not path.is_file():
+        raise SystemExit(f"{path} does not exist; python -m benchmarks.tuning run makes it")
+    (options.output / "tables").mkdir(parents=True, exist_ok=True)
+    tuning_table(read(path)).write(options.output / "tables")
+    print(f"table: {options.output / 'tables' / 'tuning.md'}")
+
+
+if __name__ == "__main__":
+    main()

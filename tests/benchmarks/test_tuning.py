@@ -1,0 +1,96 @@
+"""Trials of settings: what is read from runs, chosen, and shown."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import tuning
+from benchmarks.tuning import Trial
+from maxent_onpolicy.evaluation.ranges import load_score_ranges, normalise
+from maxent_onpolicy.evaluation.runs import RunDirectory
+
+ROOT = Path(__file__).resolve().parents[2]
+SUITE = """
+name: trials
+description: two settings
+seeds: [7]
+defaults:
+  total_timesteps: 256
+  hyperparameters: {n_steps: 64, batch_size: 64, n_epochs: 1, device: cpu}
+  evaluation: {every: 128, episodes: 2}
+algorithms:
+  "PPO, slow, but sure": {algorithm: PPO, hyperparameters: {learning_rate: 1e-4}}
+  "PPO, fast": {algorithm: PPO, hyperparameters: {learning_rate: 1e-3}}
+environments:
+  CartPole-v1: {}
+"""
+
+
+def trials_of(algorithm, setting, cheetah, hopper):
+    """Two seeds in two environments, whose mean over seeds and modes is what is given."""
+    return [
+        Trial(algorithm, setting, env_id, seed, value - 10 + shift, value + 10 + shift)
+        for env_id, value in (("HalfCheetah-v5", cheetah), ("Hopper-v5", hopper))
+        for seed, shift in ((100, -5), (101, 5))
+    ]
+
+
+def test_the_highest_mean_score_is_chosen_for_each_algorithm():
+    trials = [
+        *trials_of("PPO", "a", 3000.0, 500.0),
+        *trials_of("PPO", "b", 2000.0, 1500.0),  # fewer returns in all, but a Hopper counts more
+        *trials_of("TRPO", "c", 0.0, 0.0),
+    ]
+    found = tuning.scores(trials).set_index(["algorithm", "setting"])
+    assert found["chosen"].to_dict() == {("PPO", "a"): False, ("PPO", "b"): True, ("TRPO", "c"): True}
+    ranges = load_score_ranges()
+    expected = (normalise(2000.0, "HalfCheetah-v5", ranges) + normalise(1500.0, "Hopper-v5", ranges)) / 2
+    assert found.loc[("PPO", "b"), "score"] == pytest.approx(expected)
+    assert found.loc[("PPO", "b"), "Hopper-v5"] == pytest.approx(1500.0)
+    table = tuning.tuning_table(trials)
+    assert table.text[["Algorithm", "Setting", "HalfCheetah-v5", "Hopper-v5", "Chosen"]].values.tolist() == [
+        ["PPO", "b", "2,000", "1,500", "yes"],
+        ["PPO", "a", "3,000", "500", ""],
+        ["TRPO", "c", "0.00", "0.00", "yes"],
+    ]
+    assert "seeds 100, 101" in table.caption
+    assert "PPO 2, TRPO 1" in table.caption
+
+
+def test_a_setting_that_lacks_an_environment_is_not_chosen():
+    trials = [*trials_of("PPO", "a", 9000.0, 0.0)[:2], *trials_of("PPO", "b", 0.0, 0.0)]
+    assert tuning.scores(trials).set_index("setting")["chosen"].to_dict() == {"a": False, "b": True}
+
+
+@pytest.mark.slow
+def test_a_trial_is_read_from_its_run(tmp_path):
+    suite = tmp_path / "trials.yaml"
+    suite.write_text(SUITE)
+    output, runs = tmp_path / "out", tmp_path / "runs"
+    status = tuning.bench([str(suite), "--results", str(runs), "--no-model", "--no-report", "--no-tensorboard"])
+    assert status == 0
+    found = [RunDirectory(path.parent) for path in sorted(runs.rglob("status.json"))]
+    one = tuning.trial(found[0])
+    assert (one.algorithm, one.env_id, one.seed) == ("PPO", "CartPole-v1", 7)
+    assert {tuning.trial(each).setting for each in found} == {"slow, but sure", "fast"}
+    rows = found[0].read_eval()
+    last = rows[(rows["timesteps"] == rows["timesteps"].max()) & (rows["mode"] == "stochastic")]
+    assert one.stochastic == pytest.approx(last["return"].mean(), abs=0.01)
+    with pytest.raises(SystemExit, match="does not exist"):
+        tuning.main(["report", "--output", str(output)])
+
+
+def test_a_failed_trial_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(tuning, "bench", lambda arguments: 1)
+    with pytest.raises(SystemExit):
+        tuning.main(["run", "mujoco-tuning", "--runs", str(tmp_path), "--output", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_bench_knows_goes_to_bench(tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(tuning, "bench", lambda arguments: given.append(arguments) or 1)
+    with pytest.raises(SystemExit):
+        tuning.main(["run", "x", "--runs", str(tmp_path), "--output", str(tmp_path), "--jobs", "3"])
+    assert given[0][:3] == ["x", "--results", str(tmp_path)]
+    assert given[0][-2:] == ["--jobs", "3"]
