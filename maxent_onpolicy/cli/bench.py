@@ -19,7 +19,7 @@ from maxent_onpolicy.cli.launchers.base import End, Launcher, Request
 from maxent_onpolicy.cli.launchers.record import Record
 from maxent_onpolicy.cli.output import make_console, show_report
 from maxent_onpolicy.cli.parse import Flag, option, parse_options, read_assignments
-from maxent_onpolicy.cli.plan import PlannedRun, plan_run, preparation, select
+from maxent_onpolicy.cli.plan import PlannedRun, plan_run, preparation, select, shard
 from maxent_onpolicy.cli.suite import Suite, find_suite, load_suite
 from maxent_onpolicy.cli.together import put_together
 from maxent_onpolicy.cli.tracking import read_tracking
@@ -38,6 +38,7 @@ runs that fail are tried once more. At the end there are a table and a report.
   maxent-onpolicy bench quick --dry-run
   maxent-onpolicy bench quick --only Hopper-v5 --seeds 0 1
   maxent-onpolicy bench my_suite.yaml --results /data/results --jobs 8
+  maxent-onpolicy bench my_suite.yaml --shard 1/3
 
 Ctrl-C stops after the current iteration; the same command goes on from there.
 
@@ -70,6 +71,7 @@ class BenchOptions:
         seeds: run these seeds instead of the suite's
         timesteps: train for this long instead of as long as the suite says
         only: run only what matches: a label, an environment, seed_0, or label/environment; * stands for anything
+        shard: the i-th of n machines' part of the runs; `maxent-onpolicy merge` brings the parts together
         results: folder of all results; the suite's go to a folder with its name
         jobs: how many runs at a time; on a cluster as many as it has room for
         launcher: where runs are carried out: local (processes here), submitit (SLURM), ray
@@ -95,6 +97,7 @@ class BenchOptions:
     seeds: Annotated[tuple[int, ...], option("N [N ...]", "all")] = ()
     timesteps: Annotated[int | None, option("N", "the suite's")] = None
     only: Annotated[tuple[str, ...], option("NAME [NAME ...]", "all")] = ()
+    shard: Annotated[str | None, option("I/N", "all")] = None
     results: Annotated[Path, option("DIR", "results")] = Path("results")
     jobs: Annotated[int | None, option("N", "one a core")] = None
     launcher: Annotated[str, option("NAME", "local")] = "local"
@@ -127,7 +130,8 @@ def main(arguments: list[str]) -> int:
     tracking = read_tracking(options.tracker, options.project, options.no_tensorboard)
     suite = load_suite(find_suite(options.suite), seeds=options.seeds, timesteps=options.timesteps)
     results = options.results / suite.name
-    plan = [plan_run(config, results) for config in select(suite.runs, options.only)]
+    chosen = shard(select(suite.runs, options.only), options.shard, options.vectorise_seeds)
+    plan = [plan_run(config, results) for config in chosen]
     console = make_console()
     if options.dry_run:
         show_plan(console, suite, plan, results, options.restart)

@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": "maxent_onpolicy.cli.evaluate",
     "bench": "maxent_onpolicy.cli.bench",
     "report": "maxent_onpolicy.cli.report",
+    "merge": "maxent_onpolicy.cli.merge",
     "solve": "maxent_onpolicy.cli.solve",
     "list": "maxent_onpolicy.cli.listing",
     "llm": "maxent_onpolicy.cli.llm.command",
@@ -33,6 +34,7 @@ usage: maxent-onpolicy COMMAND [OPTIONS]
   evaluate  play episodes with a trained model
   bench     run a suite: algorithms x environments x seeds, resumable
   report    tables, figures and a page from finished runs
+  merge     bring the runs of several machines into one store
   solve     solve a two-player zero-sum game
   list      algorithms, controllers, environments, games and suites there are
   llm       language models: warm start, training, evaluation

@@ -1,5 +1,6 @@
 """What a benchmark has to do: compare the runs of a suite with what lies in its results directory."""
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -84,6 +85,29 @@ def select(runs: tuple[RunConfig, ...], patterns: tuple[str, ...]) -> list[RunCo
             raise UsageError(f"--only {pattern!r} matches no run{hint}; there are: {', '.join(known)}")
         chosen += found
     return [run for run in runs if run in chosen]
+
+
+def shard(runs: list[RunConfig], part: str | None, by_cell: bool) -> list[RunConfig]:
+    """Return the runs of one machine of several, which together have all, whatever is completed already.
+
+    Args:
+        runs: of the suite that were selected.
+        part: ``i/n``, the i-th of n machines; ``None`` for all runs.
+        by_cell: whether all seeds of an algorithm in an environment stay together.
+
+    Raises:
+        UsageError: if ``part`` is not of that form.
+    """
+    if part is None:
+        return runs
+    match = re.fullmatch(r"(\d+)/(\d+)", part)
+    number, count = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= number <= count:
+        raise UsageError(f"--shard must be i/n with i from 1 to n, got {part!r}")
+    keys = [(run.label, run.env_id, 0 if by_cell else run.seed) for run in runs]
+    # dealt out in this order, every algorithm is shared out evenly: some take many times as long as others
+    places = {key: place for place, key in enumerate(sorted(set(keys)))}
+    return [run for run, key in zip(runs, keys, strict=True) if places[key] % count == number - 1]
 
 
 def _names(run: RunConfig) -> tuple[str, str, str, str, str]:

@@ -1,0 +1,161 @@
+"""``maxent-onpolicy merge``: bring the runs of several machines into one store."""
+
+import filecmp
+import os
+import shutil
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+from rich.text import Text
+
+from maxent_onpolicy.cli.config import differences
+from maxent_onpolicy.cli.lock import locked
+from maxent_onpolicy.cli.output import make_console, show_report
+from maxent_onpolicy.cli.parse import Flag, option, parse_options
+from maxent_onpolicy.cli.values import UsageError
+from maxent_onpolicy.evaluation.runs import RunDirectory, RunError, find_runs, run_path
+
+DESCRIPTION = """Bring the runs of several results directories into one.
+
+  maxent-onpolicy bench mujoco --shard 1/2 --results here     on one machine
+  maxent-onpolicy bench mujoco --shard 2/2 --results there    on another
+  maxent-onpolicy merge here/mujoco there/mujoco --into results/mujoco
+
+A run that is further takes the place of one that is less far. Completed runs are
+never replaced: if the same run was completed twice with other returns, the first
+is kept, the command names both and ends with status 1. Runs that are still going
+on are left out. The same command again changes nothing.
+"""
+_FAILURE = 1
+_RETURNS = "eval.csv"
+Verdict = Literal["new", "further", "known", "conflict"]
+
+
+@dataclass(frozen=True)
+class MergeOptions:
+    """Options of ``maxent-onpolicy merge``.
+
+    Attributes:
+        sources: results directories: folders that contain `runs`
+        into: the results directory that takes them in; it is made if it is not there
+        no_model: leave trained models and checkpoints out
+        no_tensorboard: leave TensorBoard's files out
+        no_report: write no report at the end
+    """
+
+    sources: Annotated[tyro.conf.Positional[tuple[Path, ...]], option("DIR [DIR ...]")]
+    into: Annotated[Path, option("DIR")]
+    no_model: Flag = False
+    no_tensorboard: Flag = False
+    no_report: Flag = False
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command; return the exit status: 1 if runs contradict each other or cannot be read.
+
+    Raises:
+        UsageError: if a source holds no runs, or is the target.
+    """
+    options = parse_options(MergeOptions, "merge", DESCRIPTION, arguments)
+    console = make_console()
+    _check(options)
+    left_out = ["model.zip", "normalization.npz", "checkpoint.zip"] * options.no_model
+    left_out += ["tensorboard"] * options.no_tensorboard
+    counts: Counter[str] = Counter()
+    for source in options.sources:
+        runs, corrupt = find_runs(source / "runs")
+        for broken in corrupt:
+            counts["unreadable"] += 1
+            _say(console, f"unreadable   {broken.path}: {broken.reason}")
+        for run in runs:
+            counts[_take(console, run, options.into, left_out)] += 1
+    total = sum(counts[each] for each in ("new", "further"))
+    told = ", ".join(
+        f"{counts[name]} {name}" for name in ("known", "running", "conflict", "unreadable") if counts[name]
+    )
+    _say(console, f"{total} run{'s' * (total != 1)} taken into {options.into}{f'; {told}' if told else ''}")
+    if not options.no_report:
+        try:
+            show_report(console, options.into)
+        except (ValueError, OSError) as error:
+            _say(console, f"no report: {error}")
+    return _FAILURE if counts["conflict"] or counts["unreadable"] else 0
+
+
+def _check(options: MergeOptions) -> None:
+    if not options.sources:
+        raise UsageError("give at least one results directory to merge")
+    for source in options.sources:
+        if not (source / "runs").is_dir():
+            raise UsageError(f"{source} is no results directory: it has no folder `runs`")
+        if source.resolve() == options.into.resolve():
+            raise UsageError(f"--into must be another directory than the sources, got {options.into}")
+
+
+def _take(console: Console, run: RunDirectory, into: Path, left_out: list[str]) -> str:
+    """Take in one run if it says something new; return what became of it."""
+    target = run_path(into, run.label, run.env_id, run.seed)
+    try:
+        with locked(run.path):
+            found, reason = compare(run, target)
+            if found in ("new", "further"):
+                copy_run(run.path, target, left_out)
+    except UsageError:
+        _say(console, f"running      {run.path}")
+        return "running"
+    if found == "conflict":
+        _say(console, f"conflict     {run.path} and {target}: {reason}; the latter is kept")
+    return found
+
+
+def compare(run: RunDirectory, target: Path) -> tuple[Verdict, str]:
+    """Say what a run is to a store.
+
+    Args:
+        run: that may be taken in.
+        target: where it would lie.
+
+    Returns:
+        ``new``; ``further`` than an unfinished one that is there; ``known`` if nothing would be gained; or
+        ``conflict`` with the reason.
+    """
+    if not target.exists():
+        return "new", ""
+    try:
+        there = RunDirectory(target)
+    except RunError as error:
+        return "conflict", f"the one that is there cannot be read ({error})"
+    changed = differences(there.config, run.config)
+    if changed:
+        return "conflict", "made with other settings: " + "; ".join(changed)
+    if there.completed:
+        same = not run.completed or filecmp.cmp(run.path / _RETURNS, target / _RETURNS, shallow=False)
+        return ("known", "") if same else ("conflict", "both are completed, with other returns")
+    if run.completed or run.status["timesteps"] > there.status["timesteps"]:
+        return "further", ""
+    return "known", ""
+
+
+def copy_run(source: Path, target: Path, left_out: list[str]) -> None:
+    """Copy a run directory, all or nothing; what is there already is replaced.
+
+    Raises:
+        UsageError: if another process is running what is there.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-", ignore_cleanup_errors=True) as name:
+        staged, old = Path(name) / "new", Path(name) / "old"
+        shutil.copytree(source, staged, ignore=shutil.ignore_patterns(".*", *left_out))
+        if target.exists():
+            with locked(target):
+                os.replace(target, old)
+        os.replace(staged, target)
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(Text(text), soft_wrap=True)
