@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -26,13 +27,14 @@ DESCRIPTION = """Bring the runs of several results directories into one.
   maxent-onpolicy bench mujoco --shard 2/2 --results there    on another
   maxent-onpolicy merge here/mujoco there/mujoco --into results/mujoco
 
-A run that is further takes the place of one that is less far. Completed runs are
-never replaced: if the same run was completed twice with other returns, the first
-is kept, the command names both and ends with status 1. Runs that are still going
-on are left out. The same command again changes nothing.
+A run that is further takes the place of one that is less far. Completed runs
+are never replaced: if the same run was completed twice with other returns, the
+first is kept, the command names both and ends with status 1. Runs that are
+still going on are left out. The same command again changes nothing.
 """
 _FAILURE = 1
 _RETURNS = "eval.csv"
+_NO_NUMBERS = ("model.zip", "normalization.npz", "checkpoint.zip", "tensorboard")
 Verdict = Literal["new", "further", "known", "conflict"]
 
 
@@ -43,15 +45,13 @@ class MergeOptions:
     Attributes:
         sources: results directories: folders that contain `runs`
         into: the results directory that takes them in; it is made if it is not there
-        no_model: leave trained models and checkpoints out
-        no_tensorboard: leave TensorBoard's files out
+        lean: take in settings and numbers only: no models, no checkpoints, no TensorBoard files
         no_report: write no report at the end
     """
 
-    sources: Annotated[tyro.conf.Positional[tuple[Path, ...]], option("DIR [DIR ...]")]
+    sources: Annotated[tyro.conf.Positional[tuple[Path, ...]], option("DIR ...")]
     into: Annotated[Path, option("DIR")]
-    no_model: Flag = False
-    no_tensorboard: Flag = False
+    lean: Flag = False
     no_report: Flag = False
 
 
@@ -64,8 +64,7 @@ def main(arguments: list[str]) -> int:
     options = parse_options(MergeOptions, "merge", DESCRIPTION, arguments)
     console = make_console()
     _check(options)
-    left_out = ["model.zip", "normalization.npz", "checkpoint.zip"] * options.no_model
-    left_out += ["tensorboard"] * options.no_tensorboard
+    left_out = _NO_NUMBERS if options.lean else ()
     counts: Counter[str] = Counter()
     for source in options.sources:
         runs, corrupt = find_runs(source / "runs")
@@ -97,7 +96,7 @@ def _check(options: MergeOptions) -> None:
             raise UsageError(f"--into must be another directory than the sources, got {options.into}")
 
 
-def _take(console: Console, run: RunDirectory, into: Path, left_out: list[str]) -> str:
+def _take(console: Console, run: RunDirectory, into: Path, left_out: Sequence[str]) -> str:
     """Take in one run if it says something new; return what became of it."""
     target = run_path(into, run.label, run.env_id, run.seed)
     try:
@@ -141,7 +140,7 @@ def compare(run: RunDirectory, target: Path) -> tuple[Verdict, str]:
     return "known", ""
 
 
-def copy_run(source: Path, target: Path, left_out: list[str]) -> None:
+def copy_run(source: Path, target: Path, left_out: Sequence[str]) -> None:
     """Copy a run directory, all or nothing; what is there already is replaced.
 
     Raises:

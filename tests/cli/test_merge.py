@@ -120,12 +120,12 @@ def test_other_settings_are_a_conflict(tmp_path, capsys):
     assert contents(store) == contents(first)
 
 
-def test_models_can_be_left_out(tmp_path):
+def test_only_numbers_can_be_taken(tmp_path):
     source, store = tmp_path / "source", tmp_path / "store"
     path = make_run(source)
     (path / "tensorboard").mkdir()
     (path / "tensorboard" / "events").write_bytes(b"x")
-    arguments = ["merge", str(source), "--into", str(store), "--no-model", "--no-tensorboard", *QUIET]
+    arguments = ["merge", str(source), "--into", str(store), "--lean", *QUIET]
     assert main(arguments) == 0
     kept = {Path(name).name for name in contents(store)}
     assert kept == {"config.json", "provenance.json", "status.json", "eval.csv"}
