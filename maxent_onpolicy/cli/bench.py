@@ -3,7 +3,7 @@
 import os
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -24,9 +24,11 @@ from maxent_onpolicy.cli.suite import Suite, find_suite, load_suite
 from maxent_onpolicy.cli.together import put_together
 from maxent_onpolicy.cli.tracking import read_tracking
 from maxent_onpolicy.cli.values import UsageError, check_checkpoint_seconds
+from maxent_onpolicy.cli.verify import AGAIN, cell_of, compare, published
 from maxent_onpolicy.cores import available_cores
 from maxent_onpolicy.evaluation.provenance import collect_provenance
 from maxent_onpolicy.evaluation.runs import RunDirectory
+from maxent_onpolicy.evaluation.scores import load_results
 
 DESCRIPTION = """Run every algorithm of a suite on every environment with every seed.
 
@@ -39,6 +41,7 @@ runs that fail are tried once more. At the end there are a table and a report.
   maxent-onpolicy bench quick --only Hopper-v5 --seeds 0 1
   maxent-onpolicy bench my_suite.yaml --results /data/results --jobs 8
   maxent-onpolicy bench my_suite.yaml --shard 1/3
+  maxent-onpolicy bench quick --verify PPO/Hopper-v5 --seeds 0
 
 Ctrl-C stops after the current iteration; the same command goes on from there.
 
@@ -90,6 +93,7 @@ class BenchOptions:
         restart: discard runs that were made with other settings or cannot be read, and run them again
         no_model: do not keep the trained models
         no_report: write no report at the end
+        verify: run this cell (label/environment) again, in my_results/verify, and compare with what is in --results
         dry_run: show what would be done, and do nothing
     """
 
@@ -116,6 +120,7 @@ class BenchOptions:
     restart: Flag = False
     no_model: Flag = False
     no_report: Flag = False
+    verify: Annotated[str | None, option("CELL")] = None
     dry_run: Flag = False
 
 
@@ -127,6 +132,25 @@ def main(arguments: list[str]) -> int:
     """
     options = parse_options(BenchOptions, "bench", DESCRIPTION, arguments)
     _check_numbers(options)
+    return _verify(options) if options.verify else _bench(options)
+
+
+def _verify(options: BenchOptions) -> int:
+    """Run a cell again and compare; return the exit status: 1 if it came out otherwise."""
+    assert options.verify is not None
+    if options.only or options.shard or options.detach:
+        raise UsageError("--verify takes neither --only, --shard nor --detach")
+    suite = load_suite(find_suite(options.suite), seeds=options.seeds, timesteps=options.timesteps)
+    cell = cell_of(suite.runs, options.verify)
+    there = published(options.results / suite.name, cell)
+    status = _bench(replace(options, verify=None, only=(options.verify,), results=AGAIN, no_report=True))
+    if status or options.dry_run:
+        return status
+    again = load_results(AGAIN / suite.name)
+    return 0 if compare(make_console(), there, again, cell[0].label, cell[0].env_id) else _FAILURE
+
+
+def _bench(options: BenchOptions) -> int:
     tracking = read_tracking(options.tracker, options.project, options.no_tensorboard)
     suite = load_suite(find_suite(options.suite), seeds=options.seeds, timesteps=options.timesteps)
     results = options.results / suite.name
