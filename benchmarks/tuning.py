@@ -1,7 +1,7 @@
 """``python -m benchmarks.tuning``: trials that a suite's settings are chosen by.
 
-  python -m benchmarks.tuning run mujoco-tuning --output results/mujoco     train what is missing, and write the table
-  python -m benchmarks.tuning report --output results/mujoco                the table again, from tuning.csv
+  python -m benchmarks.tuning run mujoco-tuning --output results/mujoco-tuning    train what is missing, and tabulate
+  python -m benchmarks.tuning report --output results/mujoco-tuning               the table again, from tuning.csv
 
 A suite of trials names its algorithms "ALGORITHM, SETTING". Interrupted, ``run`` goes on where it was.
 """

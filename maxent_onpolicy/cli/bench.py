@@ -309,6 +309,7 @@ def show_plan(console: Console, suite: Suite, plan: list[PlannedRun], results: P
     """Print what a benchmark would do."""
     if suite.description:
         console.print(Text(suite.description))
+        console.print(Text(f"All of it takes {suite.budget}." if suite.budget else "Its budget is not measured yet."))
         console.print()
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("algorithm", "environment", "seed"):

@@ -1,6 +1,7 @@
 """``maxent-onpolicy list``: what there is to run."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
@@ -11,7 +12,7 @@ from rich.text import Text
 from maxent_onpolicy.cli.output import make_console
 from maxent_onpolicy.cli.parse import option, parse_options
 from maxent_onpolicy.cli.registry import ALGORITHMS
-from maxent_onpolicy.cli.suite import list_suites
+from maxent_onpolicy.cli.suite import list_suites, read_budget
 from maxent_onpolicy.cli.values import UsageError, read_yaml
 from maxent_onpolicy.controllers import describe_controllers
 
@@ -108,12 +109,15 @@ def environments() -> list[tuple[str, str]]:
     return [(kind, ", ".join(sorted(ids))) for kind, ids in sorted(groups.items())]
 
 
-def _description(path: object) -> str:
+def _description(path: Path) -> str:
     try:
-        content = read_yaml(path)  # type: ignore[arg-type]
+        content = read_yaml(path)
+        if not isinstance(content, dict):
+            return ""
+        budget = read_budget(content.get("budget"), str(path))
     except UsageError as error:
         return str(error)
-    return " ".join(str(content.get("description", "")).split()) if isinstance(content, dict) else ""
+    return " ".join([*str(content.get("description", "")).split(), f"({budget})" if budget else ""]).strip()
 
 
 def _show(console: Console, title: str, rows: list[tuple[str, str]]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,23 @@ from maxent_onpolicy.cli.values import UsageError, check_integer, check_mapping,
 from maxent_onpolicy.evaluation.runs import run_path
 from maxent_onpolicy.validation import did_you_mean
 
-SUITE_KEYS = ("name", "description", "seeds", "defaults", "algorithms", "environments")
+SUITE_KEYS = ("name", "description", "budget", "seeds", "defaults", "algorithms", "environments")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What all runs of a suite took, measured.
+
+    Attributes:
+        core_hours: on the processors; hours of a run times its threads, summed.
+        gpu_hours: on GPUs.
+    """
+
+    core_hours: float
+    gpu_hours: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.core_hours:g} core-hours, {self.gpu_hours:g} GPU-hours"
 
 
 @dataclass(frozen=True)
@@ -21,12 +38,14 @@ class Suite:
     Attributes:
         name: names its results directory.
         description: what it is for.
+        budget: ``None`` if nobody has measured it.
         path: the file.
         runs: every run of it, in the order of the file, seeds outermost, so that an early look sees every pair.
     """
 
     name: str
     description: str
+    budget: Budget | None
     path: Path
     runs: tuple[RunConfig, ...]
 
@@ -108,7 +127,25 @@ def load_suite(path: Path, *, seeds: tuple[int, ...] = (), timesteps: int | None
                 who: dict[str, Any] = {"suite": name, "label": label, "algorithm": algorithm, "env_id": env_id}
                 runs.append(make_config(_shortened(full, timesteps), place, seed=seed, **who))
     _check_places(runs, path)
-    return Suite(name, str(content.get("description", "")).strip(), path, tuple(runs))
+    budget = read_budget(content.get("budget"), str(path))
+    return Suite(name, str(content.get("description", "")).strip(), budget, path, tuple(runs))
+
+
+def read_budget(block: Any, place: str) -> Budget | None:
+    """Return what a suite file says of its budget; ``None`` if nothing.
+
+    Raises:
+        UsageError: if it is no budget.
+    """
+    if block is None:
+        return None
+    hours = check_mapping(block, f"{place}: budget", ("core_hours", "gpu_hours"))
+    for key, value in hours.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < inf:
+            raise UsageError(f"{place}: budget.{key}: expected a number of hours, got {value!r}")
+    if "core_hours" not in hours:
+        raise UsageError(f"{place}: budget: `core_hours` is missing")
+    return Budget(**hours)
 
 
 def _algorithm(

@@ -22,8 +22,10 @@ from maxent_onpolicy.cli.registry import (
 from maxent_onpolicy.cli.suite import find_suite, list_suites, load_suite
 from maxent_onpolicy.cli.values import UsageError
 from maxent_onpolicy.envs.normalize import VecNormalize
+from maxent_onpolicy.evaluation.runs import find_runs
 
 SUITES = Path(__file__).parents[2] / "benchmarks" / "suites"
+RESULTS = Path(__file__).parents[2] / "results"
 
 
 def test_every_algorithm_in_the_registry_loads():
@@ -66,6 +68,34 @@ def test_the_suites_that_come_with_the_package_can_be_built(path):
     assert suite.name == path.stem
     assert suite.description
     check_runs(suite.runs, str(path))
+
+
+@pytest.mark.parametrize("path", sorted(SUITES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_suites_budget_is_what_its_committed_runs_took(path):
+    """One thread each; a suite that has results states what they took."""
+    suite = load_suite(path)
+    folders = [folder for folder in (RESULTS / suite.name, RESULTS / "llm" / suite.name) if (folder / "runs").is_dir()]
+    if not folders:
+        assert suite.budget is None or suite.budget.core_hours > 0
+        return
+    runs, _ = find_runs(folders[0])
+    measured = sum(run.status["wall_seconds"] for run in runs) / 3600 * len(suite.runs) / len(runs)
+    assert suite.budget is not None
+    assert suite.budget.core_hours == pytest.approx(measured, rel=0.05, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ({"core_hour": 1}, "did you mean 'core_hours'"),
+        ({"gpu_hours": 1}, "`core_hours` is missing"),
+        ({"core_hours": "two"}, "budget.core_hours: expected a number of hours, got 'two'"),
+        ({"core_hours": -1}, "budget.core_hours: expected a number of hours, got -1"),
+    ],
+)
+def test_a_budget_that_is_none_is_refused(tmp_path, block, message):
+    with pytest.raises(UsageError, match=message):
+        load_suite(write_suite(tmp_path, budget=block))
 
 
 def test_the_quick_suite_compares_three_algorithms_on_two_mujoco_tasks():
