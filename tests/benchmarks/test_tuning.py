@@ -62,6 +62,13 @@ def test_a_setting_that_lacks_an_environment_is_not_chosen():
     assert tuning.scores(trials).set_index("setting")["chosen"].to_dict() == {"a": False, "b": True}
 
 
+def test_the_committed_table_regenerates_byte_for_byte(tmp_path):
+    folder = ROOT / "results" / "mujoco-tuning"
+    tuning.tuning_table(tuning.read(folder / "tuning.csv")).write(tmp_path)
+    for path in sorted((folder / "tables").iterdir()):
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
+
+
 @pytest.mark.slow
 def test_a_trial_is_read_from_its_run(tmp_path):
     suite = tmp_path / "trials.yaml"
