@@ -55,11 +55,25 @@ def run(suite: str, runs: Path, path: Path, options: Sequence[str] = ()) -> None
     Raises:
         SystemExit: if a run failed; the file is then as it was.
     """
-    status = bench([suite, "--results", str(runs), "--no-model", "--no-report", "--no-tensorboard", *options])
+    found = make_trials(suite, runs, ["--no-tensorboard", *options])
+    write_rows(path, Trial._fields, sorted(trial(each) for each in found if each.completed))
+
+
+def make_trials(suite: str, runs: Path, options: Sequence[str] = ()) -> list[RunDirectory]:
+    """Make the trials that are missing, and return the runs of all.
+
+    Args:
+        suite: of trials.
+        runs: folder of results, in which their run directories are.
+        options: further ones of ``maxent-onpolicy bench``.
+
+    Raises:
+        SystemExit: if a run failed.
+    """
+    status = bench([suite, "--results", str(runs), "--no-model", "--no-report", *options])
     if status:
         raise SystemExit(status)
-    found, _ = find_runs(runs / suite)
-    write_rows(path, Trial._fields, sorted(trial(each) for each in found if each.completed))
+    return find_runs(runs / suite)[0]
 
 
 def trial(done: RunDirectory) -> Trial:
@@ -79,7 +93,7 @@ def read(path: Path) -> list[Trial]:
 def scores(trials: Iterable[Trial]) -> pd.DataFrame:
     """Return a row a setting: its mean return in each environment, over seeds and both modes, and its ``score``.
 
-    The score is the mean of normalised returns over environments. The columns ``chosen`` say which setting of an
+    The score is the mean of normalised returns over environments. The column ``chosen`` says which setting of an
     algorithm has the highest.
     """
     rows = pd.DataFrame(trials, columns=list(Trial._fields))

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from benchmarks.rows import read_rows, write_rows
-from maxent_onpolicy.cli.bench import main as bench
-from maxent_onpolicy.evaluation.runs import RunDirectory, find_runs
+from benchmarks.tuning import make_trials
+from maxent_onpolicy.evaluation.runs import RunDirectory
 from maxent_onpolicy.evaluation.tables import Table
 
 SUITE = "textworld-tuning"
@@ -43,10 +43,7 @@ def measure(runs: Path, path: Path, jobs: int) -> None:
     Raises:
         SystemExit: if a trial failed.
     """
-    status = bench([SUITE, "--results", str(runs), "--jobs", str(jobs), "--no-model", "--no-report"])
-    if status:
-        raise SystemExit(status)
-    found, _ = find_runs(runs / SUITE)
+    found = make_trials(SUITE, runs, ["--jobs", str(jobs)])
     write_rows(path, Trial._fields, sorted(map(trial, found)))
 
 
