@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from maxent_onpolicy.evaluation.drawing import (
     COLOURS,
@@ -39,6 +39,7 @@ DIAGNOSTICS = (
     ("train/std", "Action std"),
     ("train/clipped_actions", "Clipped actions (share)"),
 )
+_FAR_APART = 20  # times as long as the shortest runs: then time is drawn on a logarithmic scale
 _POINTS = 60  # of a diagnostic curve; more cannot be seen in a panel this small
 
 
@@ -144,26 +145,39 @@ def profile_plot(results: Results, mode: str, bootstrap: Bootstrap) -> Plot | No
 
 def efficiency_plot(results: Results, mode: str, bootstrap: Bootstrap) -> Plot | None:
     """IQM of normalised scores against environment steps; ``None`` where no environment can be aggregated."""
-    env_ids = results.shared_env_ids(mode, normalised=True)
-    curves = {label: results.score_curves(label, env_ids, mode) if env_ids else None for label in results.labels}
-    if not any(curves.values()):
+    bands = _score_bands(results, mode, bootstrap)
+    if not bands:
         return None
-    with style():
-        figure = Figure(figsize=(0.75 * WIDTH, 3.0), layout="constrained")
-        axis = figure.subplots()
-        for label, look in looks_of(results).items():
-            found = curves[label]
-            if found is not None:
-                timesteps, values = found
-                draw_band(axis, band_of(values, timesteps, bootstrap, ("efficiency", label, mode), "iqm"), look)
-        label_axes(figure, [axis], results.step_name, "IQM of normalised scores")
-        add_legend(figure, results)
-    policy, scores = mode.partition(", ")[0], f"{split_of(mode)} scores".strip()
+    figure = _efficiency_figure(results, bands, results.step_name)
     caption = (
-        f"Interquartile mean of the {policy} policy's normalised {scores} while training, over all "
+        f"Interquartile mean of {_whose_scores(mode)} while training, over all "
         f"environments, with pointwise {bootstrap.interval_name} from resampling whole runs."
     )
     return Plot("sample_efficiency", "Sample efficiency", caption, figure)
+
+
+def wall_clock_plot(results: Results, mode: str, bootstrap: Bootstrap) -> Plot | None:
+    """:func:`efficiency_plot` against wall time; ``None`` where nothing can be aggregated or no run logged times."""
+    bands = {}
+    for label, band in _score_bands(results, mode, bootstrap).items():
+        env_ids = results.shared_env_ids(mode, normalised=True)
+        runs = [run for run in results.used if run.label == label and run.env_id in env_ids]
+        minutes = mean_minutes([run.read_train() for run in runs], band.x)
+        if minutes is not None:
+            bands[label] = band._replace(x=minutes)
+    if not bands:
+        return None
+    longest = [band.x[-1] for band in bands.values()]
+    far_apart = max(longest) > _FAR_APART * min(longest)
+    if far_apart:  # there is no place for the beginning, at no time at all
+        bands = {label: Band(*(part[band.x > 0] for part in band)) for label, band in bands.items()}
+    figure = _efficiency_figure(results, bands, "Minutes of a run, mean over runs", logarithmic=far_apart)
+    caption = (
+        f"Interquartile mean of {_whose_scores(mode)}, as above, against the wall time that a run "
+        "had taken by then, evaluations included: the mean over all runs and environments. Runs of one suite may share "
+        "a machine, so compare these times with each other only."
+    )
+    return Plot("wall_clock_efficiency", "Wall-clock efficiency", caption, figure)
 
 
 def diagnostics_plot(results: Results, env_id: str) -> Plot | None:
@@ -189,6 +203,28 @@ def diagnostics_plot(results: Results, env_id: str) -> Plot | None:
         add_legend(figure, results)
     caption = f"What the runs on {env_id} logged while training: mean over seeds, and every single run as a thin line."
     return Plot(f"diagnostics_{_file_name(env_id)}", f"Training on {env_id}", caption, figure)
+
+
+def mean_minutes(frames: Sequence[pd.DataFrame], timesteps: np.ndarray) -> np.ndarray | None:
+    """Return the wall time by which runs had made ``timesteps``, the mean over runs.
+
+    Args:
+        frames: contents of ``train.csv``.
+        timesteps: ``[points]``; between two rows a run's time is interpolated, before the first and after the last it
+            goes on at the mean speed up to there.
+
+    Returns:
+        Minutes ``[points]``; ``None`` if a run logged no times.
+    """
+    minutes = []
+    for frame in frames:
+        rows = frame[["timesteps", "wall_seconds"]].apply(pd.to_numeric, errors="coerce").dropna().to_numpy(float)
+        if not len(rows) or rows[-1, 0] <= 0:
+            return None
+        steps, seconds = np.concatenate([np.zeros((1, 2)), rows]).T
+        beyond = seconds[-1] * np.maximum(timesteps / steps[-1], 1.0)
+        minutes.append(np.where(timesteps > steps[-1], beyond, np.interp(timesteps, steps, seconds)) / 60)
+    return np.mean(minutes, axis=0) if minutes else None
 
 
 def thin(frames: Sequence[pd.DataFrame], column: str) -> tuple[np.ndarray, np.ndarray] | None:
@@ -220,6 +256,40 @@ def thin(frames: Sequence[pd.DataFrame], column: str) -> tuple[np.ndarray, np.nd
 
 
 # --- parts -----------------------------------------------------------------------------------------------------------
+
+
+def _score_bands(results: Results, mode: str, bootstrap: Bootstrap) -> dict[str, Band]:
+    """IQM of normalised scores with its band for each algorithm that has curves."""
+    env_ids = results.shared_env_ids(mode, normalised=True)
+    bands = {}
+    for label in results.labels if env_ids else ():
+        found = results.score_curves(label, env_ids, mode)
+        if found is not None:
+            timesteps, values = found
+            bands[label] = band_of(values, timesteps, bootstrap, ("efficiency", label, mode), "iqm")
+    return bands
+
+
+def _efficiency_figure(results: Results, bands: dict[str, Band], x: str, *, logarithmic: bool = False) -> Figure:
+    with style():
+        figure = Figure(figsize=(0.75 * WIDTH, 3.0), layout="constrained")
+        axis = figure.subplots()
+        for label, look in looks_of(results).items():
+            if label in bands:
+                draw_band(axis, bands[label], look)
+        label_axes(figure, [axis], x, "IQM of normalised scores")
+        if logarithmic:
+            axis.set_xscale("log")
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+            axis.xaxis.set_minor_formatter(NullFormatter())
+        add_legend(figure, results)
+    return figure
+
+
+def _whose_scores(mode: str) -> str:
+    policy, scores = mode.partition(", ")[0], f"{split_of(mode)} scores".strip()
+    return f"the {policy} policy's normalised {scores}"
 
 
 def _intervals(axis: Axes, rows: pd.DataFrame, name: str, results: Results) -> None:

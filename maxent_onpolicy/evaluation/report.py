@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 
 from maxent_onpolicy.evaluation.counterparts import counterpart_table
 from maxent_onpolicy.evaluation.drawing import GRID, INK, PAPER, Plot
@@ -24,7 +25,9 @@ from maxent_onpolicy.evaluation.plots import (
     improvement_plot,
     learning_curves,
     profile_plot,
+    wall_clock_plot,
 )
+from maxent_onpolicy.evaluation.published import published_table
 from maxent_onpolicy.evaluation.scores import Results, load_results
 from maxent_onpolicy.evaluation.settings import provenance_table, range_table, settings_tables
 from maxent_onpolicy.evaluation.statistics import RESAMPLES
@@ -144,7 +147,11 @@ def build_sections(results: Results, bootstrap: Bootstrap) -> list[Section]:
         (
             "environments",
             "Final performance by environment",
-            [environment_table(results, bootstrap), gain_table(results, bootstrap)],
+            [
+                environment_table(results, bootstrap),
+                published_table(results, bootstrap),
+                gain_table(results, bootstrap),
+            ],
             False,
         ),
         ("counterparts", "Stable-Baselines3's own classes", [counterpart_table(results, bootstrap)], False),
@@ -156,6 +163,7 @@ def build_sections(results: Results, bootstrap: Bootstrap) -> list[Section]:
                 aggregates,
                 profile_plot(results, mode, bootstrap),
                 efficiency_plot(results, mode, bootstrap),
+                wall_clock_plot(results, mode, bootstrap),
             ],
             False,
         ),
@@ -266,6 +274,8 @@ def to_html(results: Results, sections: Iterable[Section], bootstrap: Bootstrap)
             for section in sections
         ],
         methods=method_notes(results, bootstrap),
+        sorting=Markup((folder / "sorting.js").read_text(encoding="utf-8")),
+        sorting_style=Markup((folder / "sorting.css").read_text(encoding="utf-8")),
     )
 
 
@@ -302,7 +312,7 @@ def _remove_stale(folder: Path, written: set[str]) -> None:
     """Remove figures and tables of an earlier report that this one lacks; nothing that we would not have written."""
     known = ("diagnostics_", "learning_curves_", "generalisation")
     names = {"aggregates", "improvement", "performance_profile", "problems", "sample_efficiency", "score_ranges"}
-    names |= {"settings_shared", "training", "gain"}
+    names |= {"settings_shared", "training", "gain", "published", "wall_clock_efficiency"}
     for path in folder.iterdir():
         ours = path.stem in names or path.stem.startswith(known)
         if ours and path.suffix in {".png", ".svg", ".md", ".csv"} and path.name not in written:

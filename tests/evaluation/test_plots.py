@@ -116,9 +116,44 @@ def test_profile_and_efficiency_end_where_the_scores_do(results):
     assert axis.lines[1].get_ydata()[-1] == pytest.approx(table.loc[("PPO", "deterministic"), "iqm"])
 
 
+def test_minutes_are_those_that_runs_had_taken():
+    slow = pd.DataFrame({"timesteps": [100, 200], "wall_seconds": [60, 180]})
+    fast = pd.DataFrame({"timesteps": [100, 300], "wall_seconds": [30, 90]})
+    assert plots.mean_minutes([slow], np.array([0, 50, 100, 150, 200, 400])).tolist() == [0, 0.5, 1, 2, 3, 6]
+    assert plots.mean_minutes([slow, fast], np.array([100, 200])).tolist() == [0.75, 2.0]
+    assert plots.mean_minutes([slow, slow[:0]], np.array([100])) is None
+
+
+def times(results, seconds_per_step):
+    """Write a train.csv for every run of the given algorithms."""
+    for label, seconds in seconds_per_step.items():
+        for path in (results / "runs" / label).glob("*/seed_*/train.csv"):
+            steps = np.array([5_000, 10_000])
+            pd.DataFrame({"timesteps": steps, "wall_seconds": steps * seconds}).to_csv(path, index=False)
+
+
+def test_wall_clock_efficiency_ends_when_the_runs_do(two_by_two):
+    times(two_by_two, {"PPO": 0.006, "MaxEntPPO": 0.012})
+    found = load_results(two_by_two)
+    axis = plots.wall_clock_plot(found, "deterministic", BOOTSTRAP).figure.axes[0]
+    assert [line.get_xdata().tolist() for line in axis.lines] == [[0, 1, 2], [0, 0.5, 1]]
+    steps = plots.efficiency_plot(found, "deterministic", BOOTSTRAP).figure.axes[0]
+    for line, same in zip(axis.lines, steps.lines, strict=True):
+        assert line.get_ydata().tolist() == same.get_ydata().tolist()
+    assert axis.get_xscale() == "linear"
+
+
+def test_times_far_apart_are_drawn_on_a_logarithmic_scale(two_by_two):
+    times(two_by_two, {"PPO": 0.006, "MaxEntPPO": 0.6})
+    axis = plots.wall_clock_plot(load_results(two_by_two), "deterministic", BOOTSTRAP).figure.axes[0]
+    assert axis.get_xscale() == "log"
+    assert [line.get_xdata().tolist() for line in axis.lines] == [[50, 100], [0.5, 1]]
+
+
 def test_figures_that_do_not_apply_are_none(make_run):
     make_run(env_id="Custom-v0", train=False)
     results = load_results(make_run.results)
+    assert plots.wall_clock_plot(results, "deterministic", BOOTSTRAP) is None
     assert plots.profile_plot(results, "deterministic", BOOTSTRAP) is None
     assert plots.efficiency_plot(results, "deterministic", BOOTSTRAP) is None
     assert plots.diagnostics_plot(results, "Custom-v0") is None
