@@ -87,6 +87,16 @@ def test_the_suites_in_the_guide_are_valid(tmp_path: Path) -> None:
     assert counts == [3 * 2 * 10, 2 * 2 * 3]
 
 
+def test_every_suite_with_committed_runs_has_a_page_and_a_picture_in_the_gallery() -> None:
+    pages = {page.stem: page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs" / "results").glob("*.md"))}
+    gallery = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    for runs in sorted((ROOT / "results").glob("**/runs")):
+        suite = runs.parent.relative_to(ROOT / "results").as_posix()
+        (page,) = [name for name, text in pages.items() if f"../reports/{suite}/report.html" in text]
+        assert f"results/{page}\n" in gallery
+        assert f"img-bottom: ../results/{suite}/figures/" in gallery
+
+
 @pytest.mark.slow
 def test_the_documentation_builds_without_a_warning(tmp_path: Path) -> None:
     command = [
@@ -106,3 +116,5 @@ def test_the_documentation_builds_without_a_warning(tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "html" / "algorithms" / "maxent_ppo.html").is_file()
+    assert "sorting.js" in (tmp_path / "html" / "results" / "classic.html").read_text(encoding="utf-8")
+    assert (tmp_path / "html" / "_static" / "sorting.js").is_file()
