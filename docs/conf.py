@@ -1,4 +1,4 @@
-"""Sphinx configuration; ``bash scripts/docs.sh`` builds, or without full reports ``sphinx-build -W docs docs/_build``."""
+"""Sphinx configuration; build with ``bash scripts/docs.sh``, or ``sphinx-build -W docs OUT`` without full reports."""
 
 from importlib.resources import files
 from pathlib import Path
