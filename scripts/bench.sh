@@ -20,7 +20,7 @@ case "$suite" in
   *procgen*) install_procgen ;;
   *minigrid*) install_extra minigrid ;;
   *zero-sum*) install_extra games ;;
-  *textworld*)
+  *textworld* | llm | *llm.yaml)
     install_extra llm
     say "The first runs begin with generating their games, ten minutes, and a warm start; later ones find both"
     ;;

@@ -18,14 +18,12 @@ cd "$root"
 if [ "$suite" = tables ]; then
   exec bash scripts/test.sh tests/evaluation/test_committed_results.py tests/benchmarks "$@"
 fi
-store=results
-[ -d "results/llm/$suite/runs" ] && store=results/llm
-[ -d "$store/$suite/runs" ] || fail "results/$suite has no committed runs to compare with"
+[ -d "results/$suite/runs" ] || fail "results/$suite has no committed runs to compare with"
 
 bash scripts/bench.sh "$suite" --dry-run > /dev/null # installs what the suite needs
 cells=("$@")
 if [ "$#" = 0 ]; then
-  while IFS= read -r cell; do cells+=("$cell"); done < <("$venv/bin/python" - "$store/$suite/runs" <<'END'
+  while IFS= read -r cell; do cells+=("$cell"); done < <("$venv/bin/python" - "results/$suite/runs" <<'END'
 import sys
 from maxent_onpolicy.evaluation.runs import find_runs
 print(*sorted({f"{run.label}/{run.env_id}" for run in find_runs(sys.argv[1])[0]}), sep="\n")
@@ -35,6 +33,6 @@ fi
 status=0
 for cell in "${cells[@]}"; do
   say "$cell"
-  "$venv/bin/maxent-onpolicy" bench "$suite" --results "$store" --verify "$cell" --no-tensorboard || status=$?
+  "$venv/bin/maxent-onpolicy" bench "$suite" --results results --verify "$cell" --no-tensorboard || status=$?
 done
 exit "$status"

@@ -6,7 +6,7 @@
 What is shown is what ``maxent-onpolicy report results/SUITE`` wrote: the summary and the probability of improvement,
 with their captions, and the learning curves. Of ``results/speed``, which ``scripts/speed.sh`` writes, it is the
 comparison with the peers and the figure; of ``results/speed_gpu``, what there is of GPUs; of ``results/zero-sum``, what
-``python -m benchmarks.games`` makes of solvers and self-play; of ``results/llm/textworld-mini``, returns in games that
+``python -m benchmarks.games`` makes of solvers and self-play; of ``results/textworld-mini``, returns in games that
 training saw and in others, and the entropy at both ends of the training with its curves.
 """
 
@@ -20,7 +20,7 @@ SUITE = ("", ("summary", "improvement"), "learning_curves_deterministic", "Learn
 OTHERS = {
     "speed": ("", ("peers",), "speed", "Steps a second of PPO in several libraries, and where the time goes"),
     "speed_gpu": ("", ("gpu", "gpu-sac"), None, ""),
-    "llm/textworld-mini": ("", ("generalisation", "training"), "diagnostics_textworld", "Returns and entropy"),
+    "textworld-mini": ("", ("generalisation", "training"), "diagnostics_textworld", "Returns and entropy"),
     "zero-sum": ("solvers", ("self_play",), "exploitability", "Exploitability of solvers against CPU time"),
 }
 SECTION = r"(<!-- results:{suite}:start -->\n).*?(<!-- results:{suite}:end -->)"

@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
         tune,
         commands.add_parser("report", formatter_class=argparse.ArgumentDefaultsHelpFormatter),
     ):
-        command.add_argument("--output", type=Path, default=Path("results/llm"), help="folder")
+        command.add_argument("--output", type=Path, default=Path("results/llm_cost"), help="folder")
     commands.add_parser("serve").add_argument("job", type=json.loads)
     return found
 

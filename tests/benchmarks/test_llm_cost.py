@@ -22,7 +22,7 @@ from maxent_onpolicy.llm.methods import METHODS
 
 TINY = Plan("tiny", 1, tuple(CONTENDERS), 2, 2, 16, 1)
 ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "results" / "llm"
+RESULTS = ROOT / "results" / "llm_cost"
 CHUNKED = "from hidden states, 64 rows"
 
 

@@ -9,7 +9,7 @@ from maxent_onpolicy.cli.config import make_config
 from maxent_onpolicy.cli.suite import find_suite, load_suite
 from maxent_onpolicy.evaluation.runs import RunDirectory
 
-RESULTS = Path(__file__).resolve().parents[2] / "results" / "llm"
+RESULTS = Path(__file__).resolve().parents[2] / "results" / "llm_cost"
 
 
 def finished(folder: Path, label: str, sampled: tuple[float, ...], greedy: tuple[float, ...]) -> RunDirectory:

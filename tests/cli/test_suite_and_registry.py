@@ -74,11 +74,11 @@ def test_the_suites_that_come_with_the_package_can_be_built(path):
 def test_a_suites_budget_is_what_its_committed_runs_took(path):
     """One thread each; a suite that has results states what they took."""
     suite = load_suite(path)
-    folders = [folder for folder in (RESULTS / suite.name, RESULTS / "llm" / suite.name) if (folder / "runs").is_dir()]
-    if not folders:
+    folder = RESULTS / suite.name / "runs"
+    if not folder.is_dir():
         assert suite.budget is None or suite.budget.core_hours > 0
         return
-    runs, _ = find_runs(folders[0])
+    runs, _ = find_runs(folder)
     measured = sum(run.status["wall_seconds"] for run in runs) / 3600 * len(suite.runs) / len(runs)
     assert suite.budget is not None
     assert suite.budget.core_hours == pytest.approx(measured, rel=0.05, abs=0.01)
