@@ -18,6 +18,7 @@ from maxent_onpolicy.evaluation.drawing import GRID, INK, PAPER, Plot
 from maxent_onpolicy.evaluation.files import write_atomic
 from maxent_onpolicy.evaluation.generalisation import generalisation_curves, generalisation_scores, generalisation_table
 from maxent_onpolicy.evaluation.matrix import MANY, improvement_matrix
+from maxent_onpolicy.evaluation.maximum_entropy import maximum_entropy_plot, maximum_entropy_table
 from maxent_onpolicy.evaluation.plots import (
     aggregate_plot,
     diagnostics_plot,
@@ -129,6 +130,7 @@ def build_sections(results: Results, bootstrap: Bootstrap) -> list[Section]:
     mode = results.modes[0]
     aggregates = aggregate_table(results, bootstrap)
     improvement = improvement_table(results, bootstrap)
+    entropy = maximum_entropy_table(results, bootstrap)
     pairs_plot = improvement_plot if len(results.labels) < MANY else improvement_matrix
     curves = [learning_curves(results, each, bootstrap) for each in results.modes]
     candidates: list[tuple[str, str, Sequence[Table | Plot | None], bool]] = [
@@ -152,6 +154,12 @@ def build_sections(results: Results, bootstrap: Bootstrap) -> list[Section]:
                 published_table(results, bootstrap),
                 gain_table(results, bootstrap),
             ],
+            False,
+        ),
+        (
+            "maximum-entropy",
+            "What entropy does",
+            [maximum_entropy_plot(entropy.data, bootstrap) if entropy else None, entropy],
             False,
         ),
         ("counterparts", "Stable-Baselines3's own classes", [counterpart_table(results, bootstrap)], False),
@@ -312,7 +320,7 @@ def _remove_stale(folder: Path, written: set[str]) -> None:
     """Remove figures and tables of an earlier report that this one lacks; nothing that we would not have written."""
     known = ("diagnostics_", "learning_curves_", "generalisation")
     names = {"aggregates", "improvement", "performance_profile", "problems", "sample_efficiency", "score_ranges"}
-    names |= {"settings_shared", "training", "gain", "published", "wall_clock_efficiency"}
+    names |= {"settings_shared", "training", "gain", "published", "wall_clock_efficiency", "maximum_entropy"}
     for path in folder.iterdir():
         ours = path.stem in names or path.stem.startswith(known)
         if ours and path.suffix in {".png", ".svg", ".md", ".csv"} and path.name not in written:

@@ -48,13 +48,17 @@ class Bootstrap:
 
     def mean(self, values: pd.Series, *key: str) -> Estimate:
         """Estimate the mean over runs ``[runs]`` of one environment."""
+        return self.estimate("mean", values, *key)
+
+    def estimate(self, statistic: str, values: pd.Series, *key: str) -> Estimate:
+        """Estimate a statistic of runs ``[runs]`` of one environment."""
         return aggregate(
             [values.to_numpy()],
-            rng=self.rng("mean", *key),
-            statistics=["mean"],
+            rng=self.rng(statistic, *key),
+            statistics=[statistic],
             resamples=self.resamples,
             confidence=self.confidence,
-        )["mean"]
+        )[statistic]
 
     @property
     def interval_name(self) -> str:
@@ -159,12 +163,14 @@ def environment_table(results: Results, bootstrap: Bootstrap) -> Table:
             returns, lengths = (results.final(label, env_id, mode, column) for column in ("return", "length"))
             if not len(returns):
                 continue
-            found = bootstrap.mean(returns, label, env_id, mode, "return")
-            length = bootstrap.mean(lengths, label, env_id, mode, "length")
+            key = (label, env_id, mode)
+            found, middle = (bootstrap.estimate(name, returns, *key, "return") for name in ("mean", "iqm"))
+            length = bootstrap.mean(lengths, *key, "length")
             spread = float(returns.std(ddof=1)) if len(returns) > 1 else nan
             row = {"environment": env_id, "mode": mode, "algorithm": label, "seeds": len(returns)}
             row |= estimate_columns("return", found)
             row |= {"return_sd": spread, "return_min": returns.min(), "return_max": returns.max()}
+            row |= estimate_columns("return_iqm", middle)
             data.append(row | estimate_columns("length", length))
             text.append(
                 {
@@ -173,14 +179,15 @@ def environment_table(results: Results, bootstrap: Bootstrap) -> Table:
                     "Algorithm": label,
                     "Seeds": str(len(returns)),
                     "Return": estimate_text(found),
+                    "IQM": estimate_text(middle),
                     "SD": number(spread),
                     "Length": estimate_text(length),
                 }
             )
     caption = (
         f"Return (raw reward) and episode length of the last checkpoint: mean over seeds [{bootstrap.interval_name}], "
-        "and the standard deviation between seeds. Rewarding entropy can change how long episodes last, so read the "
-        "length beside the return."
+        "mean of the middle half of the seeds (IQM), and the standard deviation between seeds. Rewarding entropy can "
+        "change how long episodes last, so read the length beside the return."
     )
     return Table("environments", "Final performance by environment", caption, pd.DataFrame(data), pd.DataFrame(text))
 

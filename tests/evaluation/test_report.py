@@ -81,7 +81,7 @@ def test_the_same_runs_give_the_same_bytes_anywhere(make_run, tmp_path):
 def test_the_page_needs_nothing_but_itself(reported):
     text = (reported / "report.html").read_text()
     page = Page(text)
-    assert page.images == 9  # curves in two modes, four over all environments, improvement, training on two
+    assert page.images == 10  # curves in two modes, entropy, four over all environments, improvement, training on two
     assert all(resource.startswith("data:") for resource in page.resources)
     assert not re.search(r"@import|url\(|<script[^>]|http-equiv", text)
     assert text.count("<script>") == 1  # sorts tables
@@ -97,7 +97,7 @@ def test_the_page_needs_nothing_but_itself(reported):
 def test_the_markdown_refers_to_files_that_exist(reported):
     text = (reported / "report.md").read_text()
     images = re.findall(r"\]\((figures/[^)]+)\)", text)
-    assert len(images) == 9
+    assert len(images) == 10
     assert all((reported / image).is_file() for image in images)
     assert "| HalfCheetah-v5 | MaxEntPPO | 3 |" in text
     assert str(reported.parent) not in text

@@ -129,9 +129,19 @@ def test_another_algorithm_leaves_the_intervals_of_the_first_alone(make_run):
 
 def test_the_seed_decides_the_intervals_and_nothing_else(results):
     first, other = (tables.environment_table(results, tables.Bootstrap(seed, resamples=50)).data for seed in (0, 1))
-    ends = ["return_low", "return_high", "length_low", "length_high"]
+    ends = [f"{name}_{end}" for name in ("return", "return_iqm", "length") for end in ("low", "high")]
     assert not first[ends].equals(other[ends])
     pd.testing.assert_frame_equal(first.drop(columns=ends), other.drop(columns=ends))
+
+
+def test_the_middle_half_of_the_seeds_stands_beside_their_mean(make_run):
+    for seed, final in enumerate((0.0, 1000.0, 1100.0, 5000.0)):
+        make_run("PPO", seed=seed, final=final, offset=0.0, noise=0.0, modes=("deterministic",))
+    table = tables.environment_table(load_results(make_run.results), BOOTSTRAP)
+    row = table.data.iloc[0]
+    assert row[["return", "return_iqm"]].tolist() == [1775.0, 1050.0]
+    assert row["return_iqm_low"] < 1050 < row["return_iqm_high"]
+    assert table.text["IQM"][0].startswith("1,050 [")
 
 
 def test_modes_are_never_mixed(make_run):

@@ -1,0 +1,110 @@
+"""Does maximum entropy help, and where: PPO and TRPO against what adds entropy to them, environment by environment."""
+
+from math import ceil
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from maxent_onpolicy.evaluation.drawing import COLOURS, INK, WIDTH, Plot, style, wrapped
+from maxent_onpolicy.evaluation.modes import policy_words
+from maxent_onpolicy.evaluation.scores import Results
+from maxent_onpolicy.evaluation.statistics import improvement_interval
+from maxent_onpolicy.evaluation.tables import Bootstrap, Table, estimate_columns, estimate_text
+
+#: Names of algorithms: with entropy, and what it adds it to.
+BASES = {"MaxEntPPO": "PPO", "MaxEntTRPO": "TRPO"}
+ALL = "all"
+_COLUMNS = 3  # of panels
+_ABOVE, _BELOW, _OPEN = "helps", "hurts", "open"
+
+
+def maximum_entropy_table(results: Results, bootstrap: Bootstrap) -> Table | None:
+    """Probability that a run with entropy ends above one without, for every environment and over all.
+
+    ``None`` where results hold no algorithm with entropy together with the one that it extends.
+    """
+    data = []
+    for mode in results.modes:
+        for x, y in _pairs(results):
+            env_ids = results.shared_env_ids(mode, labels=(x, y))
+            for name, chosen in [*((env_id, [env_id]) for env_id in env_ids), (ALL, env_ids if env_ids[1:] else [])]:
+                if not chosen:
+                    continue
+                returns = [[results.final(label, env_id, mode).to_numpy() for env_id in chosen] for label in (x, y)]
+                found = improvement_interval(
+                    *returns,
+                    rng=bootstrap.rng("maximum entropy", x, y, mode, name),
+                    resamples=bootstrap.resamples,
+                    confidence=bootstrap.confidence,
+                )
+                counts = {"x_runs": sum(map(len, returns[0])), "y_runs": sum(map(len, returns[1]))}
+                row = {"x": x, "y": y, "mode": mode, "environment": name, **counts}
+                verdict = _ABOVE if found.low > 0.5 else _BELOW if found.high < 0.5 else _OPEN
+                data.append(row | estimate_columns("probability", found) | {"entropy": verdict, "text": found})
+    if not data:
+        return None
+    frame = pd.DataFrame(data)
+    text = pd.DataFrame(
+        {
+            "X": frame["x"],
+            "Y": frame["y"],
+            "Mode": frame["mode"],
+            "Environment": frame["environment"],
+            "P(X > Y)": frame.pop("text").map(estimate_text),
+            "Entropy": frame["entropy"],
+        }
+    )
+    caption = (
+        f"Chance that a run of X ends with a higher return than a run of Y, which it adds entropy to "
+        f"[{bootstrap.interval_name}]; ties count half. Entropy helps, or hurts, where the interval does not contain "
+        "0.5. Of many intervals some miss what they estimate, more of those of few seeds."
+    )
+    return Table("maximum_entropy", "What entropy does", caption, frame, text)
+
+
+def maximum_entropy_plot(table: pd.DataFrame, bootstrap: Bootstrap) -> Plot:
+    """A panel for each pair, a bar an environment; ``table`` is the data of :func:`maximum_entropy_table`."""
+    mode = str(table["mode"].iloc[0])
+    pairs = list(table[table["mode"] == mode].groupby(["x", "y"], sort=False))
+    env_ids = [env_id for env_id in dict.fromkeys(table["environment"]) if env_id != ALL] + [ALL]
+    columns = min(_COLUMNS, len(pairs))
+    rows = ceil(len(pairs) / columns)
+    with style():
+        size = (WIDTH, 0.4 + rows * (0.55 + 0.22 * len(env_ids)))
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+        for axis, ((x, y), group) in zip(axes, pairs, strict=False):
+            axis.set_title(wrapped(f"{x} > {y}", 72 // columns))
+            _draw_pair(axis, group.set_index("environment"), env_ids)
+        for axis in axes[len(pairs) :]:
+            axis.remove()
+        axes[0].set_ylim(len(env_ids) - 0.4, -0.6)
+        figure.supxlabel("Probability that a run of the first ends above a run of the second", fontsize=8)
+    caption = (
+        f"Probability of improvement by entropy, {policy_words(mode)}, with {bootstrap.interval_name}s: coloured where "
+        "the interval does not contain 0.5 (dashed), blue for better and orange for worse; grey leaves open which."
+    )
+    return Plot("maximum_entropy", "What entropy does", caption, figure)
+
+
+def _draw_pair(axis: Axes, rows: pd.DataFrame, env_ids: list[str]) -> None:
+    axis.axvline(0.5, color=INK, linewidth=0.8, linestyle=(0, (3, 2)))
+    colours = {_ABOVE: COLOURS[0], _BELOW: COLOURS[1], _OPEN: "#a9b1ba"}
+    columns = ["probability", "probability_low", "probability_high"]
+    for place, env_id in enumerate(env_ids):
+        if env_id in rows.index:
+            value, low, high = rows.loc[env_id, columns].to_numpy(dtype=np.float64)
+            axis.plot([low, high], [place, place], color=colours[str(rows.loc[env_id, "entropy"])], linewidth=5)
+            axis.plot(value, place, marker="|", markersize=10, markeredgewidth=2, color=INK)
+    axis.set_xlim(-0.02, 1.02)
+    axis.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+    axis.set_yticks(range(len(env_ids)), env_ids)
+    axis.tick_params(axis="y", length=0)
+    axis.tick_params(axis="x", labelbottom=True)
+
+
+def _pairs(results: Results) -> list[tuple[str, str]]:
+    algorithms = {run.label: str(run.config["algorithm"]) for run in results.used}
+    return [(x, y) for x in results.labels for y in results.labels if BASES.get(algorithms[x]) == algorithms[y]]

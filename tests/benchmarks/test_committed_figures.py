@@ -1,0 +1,53 @@
+"""The committed figures of measurements come from the committed measurements."""
+
+import re
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from benchmarks.games import report as games_report
+from benchmarks.llm import report as llm_report
+from benchmarks.speed import report as speed_report
+from benchmarks.speed.store import Store
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "results"
+TESTED_MATPLOTLIB = re.findall(r"(?m)^matplotlib==(.*)$", (ROOT / "constraints.txt").read_text())[0]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        version("matplotlib") != TESTED_MATPLOTLIB, reason="the bytes of figures depend on the version of matplotlib"
+    ),
+]
+
+
+def write_speed(committed: Path, folder: Path) -> None:
+    for path in committed.glob("*.*"):
+        shutil.copy(path, folder)
+    speed_report.write(Store(folder))
+
+
+WRITERS = {
+    "zero-sum/solvers": lambda committed, folder: games_report.write(committed, committed.parent, folder),
+    "llm_cost": llm_report.write,
+    **{path.parent.name: write_speed for path in RESULTS.glob("speed*/figures")},
+}
+
+
+def test_every_committed_figure_is_covered():
+    suites = {path.parent.name for path in RESULTS.glob("*/runs")}
+    folders = {path.parent.relative_to(RESULTS).as_posix() for path in RESULTS.glob("**/figures")}
+    assert folders - suites == set(WRITERS)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_figures_regenerate_byte_for_byte(name, tmp_path):
+    committed = RESULTS / name
+    WRITERS[name](committed, tmp_path)
+    names = sorted(path.name for path in (committed / "figures").iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "figures").iterdir())
+    for each in names:
+        assert (tmp_path / "figures" / each).read_bytes() == (committed / "figures" / each).read_bytes(), each

@@ -1,0 +1,66 @@
+"""Where entropy helps: for each environment and over all, against the algorithm that it is added to."""
+
+import pytest
+
+from maxent_onpolicy.evaluation.maximum_entropy import ALL, maximum_entropy_plot, maximum_entropy_table
+from maxent_onpolicy.evaluation.scores import load_results
+from maxent_onpolicy.evaluation.statistics import improvement_interval
+from maxent_onpolicy.evaluation.tables import Bootstrap
+
+FEW = Bootstrap(resamples=200)
+ONE_MODE = {"modes": ("deterministic",), "noise": 0.0, "train": False}
+
+
+def make_runs(make_run):
+    """MaxEntPPO is better in HalfCheetah, worse in Hopper, the same in Walker2d; MaxEntTRPO has no counterpart."""
+    for seed in range(4):
+        for env_id, gain in (("HalfCheetah-v5", 1000), ("Hopper-v5", -1000), ("Walker2d-v5", 0)):
+            make_run("PPO", env_id, seed, final=2000.0 + seed, **ONE_MODE)
+            make_run("MaxEntPPO", env_id, seed, final=2000.0 + gain + seed, **ONE_MODE)
+        make_run("MaxEntTRPO", "Hopper-v5", seed, algorithm="MaxEntTRPO", **ONE_MODE)
+        make_run("SAC", "Hopper-v5", seed, algorithm="SAC", **ONE_MODE)
+    return load_results(make_run.results)
+
+
+def test_each_environment_has_a_verdict(make_run):
+    table = maximum_entropy_table(make_runs(make_run), FEW)
+    assert set(zip(table.data["x"], table.data["y"], strict=True)) == {("MaxEntPPO", "PPO")}
+    found = table.data.set_index("environment")
+    assert found["entropy"].to_dict() == {
+        "HalfCheetah-v5": "helps",
+        "Hopper-v5": "hurts",
+        "Walker2d-v5": "open",
+        ALL: "open",
+    }
+    assert found["probability"].tolist() == [1.0, 0.0, 0.5, 0.5]
+    assert found.loc[ALL, ["x_runs", "y_runs"]].tolist() == [12, 12]
+    assert list(table.data.columns)[-1] == "entropy"
+
+
+def test_over_all_environments_it_is_the_probability_of_improvement(make_run):
+    results = make_runs(make_run)
+    returns = [
+        [results.final(label, env_id, "deterministic").to_numpy() for env_id in results.env_ids]
+        for label in ("MaxEntPPO", "PPO")
+    ]
+    expected = improvement_interval(*returns, rng=FEW.rng("any"), resamples=2_000)
+    row = maximum_entropy_table(results, Bootstrap(resamples=2_000)).data.set_index("environment").loc[ALL]
+    assert row["probability"] == expected.value
+    assert row["probability_low"] == pytest.approx(expected.low, abs=0.02)
+
+
+def test_the_figure_has_a_bar_for_each_environment(make_run):
+    table = maximum_entropy_table(make_runs(make_run), FEW).data
+    (axis,) = maximum_entropy_plot(table, FEW).figure.axes
+    assert axis.get_title() == "MaxEntPPO > PPO"
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", ALL]
+    bars, points = axis.lines[1::2], axis.lines[2::2]
+    assert [bar.get_ydata().tolist() for bar in bars] == [[place, place] for place in range(4)]
+    assert [point.get_xdata().tolist() for point in points] == [[1.0], [0.0], [0.5], [0.5]]
+    assert len({bar.get_color() for bar in bars}) == 3
+
+
+def test_without_a_counterpart_there_is_nothing_to_say(make_run):
+    make_run("PPO")
+    make_run("MaxEntTRPO", algorithm="MaxEntTRPO")
+    assert maximum_entropy_table(load_results(make_run.results), FEW) is None
