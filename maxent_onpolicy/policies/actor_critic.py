@@ -151,7 +151,7 @@ class ActorCriticPolicy(GraphFreeCopies, sb3.ActorCriticPolicy):
             with torch.no_grad():
                 self.action_net.bias[action_dim:].fill_(raw)
         else:
-            self.log_std = nn.Parameter(torch.full((action_dim,), raw))
+            self.log_std = nn.Parameter(torch.full((action_dim,), float(raw)))
 
     def _get_action_dist_from_latent(self, latent_pi: Tensor) -> Distribution:
         if not isinstance(self.action_dist, BoxDistribution):

@@ -144,6 +144,12 @@ def test_the_initial_deviation_is_log_std_init():
         torch.testing.assert_close(distribution.stddev().log(), torch.full((16, 2), -0.7), atol=0.05, rtol=0)
 
 
+@pytest.mark.parametrize("distribution", ["gaussian", "tanh_gaussian"])
+def test_the_initial_deviation_may_be_an_integer(distribution):
+    policy = make(ActorCriticPolicy, action_distribution=distribution, log_std_init=-1)
+    assert policy.log_std.tolist() == [-1.0, -1.0]
+
+
 def test_noise_matrices_and_distributions_exclude_each_other():
     with pytest.raises(ValueError, match="`use_sde=True` brings its own distribution"):
         make(ActorCriticPolicy, use_sde=True, action_distribution="beta")
