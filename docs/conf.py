@@ -1,6 +1,5 @@
 """Sphinx configuration; build with ``bash scripts/docs.sh``, or ``sphinx-build -W docs OUT`` without full reports."""
 
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,11 @@ myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 
 html_theme = "furo"
-html_static_path = ["_static"]
-html_css_files = ["pages.css"]
+# Tables sort at a click as they do in reports.
+_TEMPLATES = "../maxent_onpolicy/evaluation/templates"
+html_static_path = ["_static", f"{_TEMPLATES}/sorting.js", f"{_TEMPLATES}/sorting.css"]
+html_js_files = ["sorting.js"]
+html_css_files = ["pages.css", "sorting.css"]
 html_title = f"maxent_onpolicy {release}"
 
 napoleon_use_ivar = True  # autodoc describes the attributes itself
@@ -30,15 +32,6 @@ nitpick_ignore = [("py:class", "maxent_onpolicy.algorithms.train_seeds.Algorithm
 nitpick_ignore_regex = [("py:.*", r"(?!maxent_onpolicy).*")]
 
 _RESULTS = Path(__file__).parents[1] / "results"
-
-
-def _sort_tables(app: Any) -> None:
-    """Tables sort at a click as they do in reports."""
-    templates = files("maxent_onpolicy.evaluation") / "templates"
-    static = Path(app.outdir) / "_static"
-    static.mkdir(parents=True, exist_ok=True)
-    for name in ("sorting.js", "sorting.css"):
-        (static / name).write_text((templates / name).read_text(encoding="utf-8"), encoding="utf-8")
 
 
 def _write_reports(app: Any, error: Exception | None) -> None:
@@ -53,7 +46,4 @@ def _write_reports(app: Any, error: Exception | None) -> None:
 
 def setup(app: Any) -> None:
     """Connect what Sphinx does not do by itself."""
-    app.add_js_file("sorting.js")
-    app.add_css_file("sorting.css")
-    app.connect("builder-inited", _sort_tables)
     app.connect("build-finished", _write_reports)

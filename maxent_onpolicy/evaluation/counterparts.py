@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from maxent_onpolicy.evaluation.scores import Results
-from maxent_onpolicy.evaluation.statistics import Estimate, improvement_interval
+from maxent_onpolicy.evaluation.statistics import Estimate
 from maxent_onpolicy.evaluation.tables import Bootstrap, Table, estimate_columns, estimate_text
 
 #: Names of algorithms, by that of ours.
@@ -28,12 +28,8 @@ def counterpart_table(results: Results, bootstrap: Bootstrap) -> Table | None:
     for env_id, mode, ours, stock in _comparisons(results):
         returns = {label: results.final(label, env_id, mode) for label in (ours, stock)}
         found = {label: bootstrap.mean(values, label, env_id, mode, "return") for label, values in returns.items()}
-        better = improvement_interval(
-            *([values.to_numpy()] for values in returns.values()),
-            rng=bootstrap.rng("counterpart", ours, stock, env_id, mode),
-            resamples=bootstrap.resamples,
-            confidence=bootstrap.confidence,
-        )
+        runs = [[values.to_numpy()] for values in returns.values()]
+        better = bootstrap.improvement(runs[0], runs[1], "counterpart", ours, stock, env_id, mode)
         verdict = side(found[ours].value, found[stock])
         keys = {"environment": env_id, "mode": mode, "algorithm": ours, "counterpart": stock}
         columns = {

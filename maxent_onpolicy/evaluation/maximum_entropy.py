@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from maxent_onpolicy.evaluation.drawing import COLOURS, INK, WIDTH, Plot, style, wrapped
 from maxent_onpolicy.evaluation.modes import policy_words
 from maxent_onpolicy.evaluation.scores import Results
-from maxent_onpolicy.evaluation.statistics import improvement_interval
 from maxent_onpolicy.evaluation.tables import Bootstrap, Table, estimate_columns, estimate_text
 
 #: Names of algorithms: with entropy, and what it adds it to.
@@ -29,16 +28,10 @@ def maximum_entropy_table(results: Results, bootstrap: Bootstrap) -> Table | Non
     for mode in results.modes:
         for x, y in _pairs(results):
             env_ids = results.shared_env_ids(mode, labels=(x, y))
-            for name, chosen in [*((env_id, [env_id]) for env_id in env_ids), (ALL, env_ids if env_ids[1:] else [])]:
-                if not chosen:
-                    continue
+            groups = {env_id: [env_id] for env_id in env_ids} | ({ALL: env_ids} if len(env_ids) > 1 else {})
+            for name, chosen in groups.items():
                 returns = [[results.final(label, env_id, mode).to_numpy() for env_id in chosen] for label in (x, y)]
-                found = improvement_interval(
-                    *returns,
-                    rng=bootstrap.rng("maximum entropy", x, y, mode, name),
-                    resamples=bootstrap.resamples,
-                    confidence=bootstrap.confidence,
-                )
+                found = bootstrap.improvement(returns[0], returns[1], "maximum entropy", x, y, mode, name)
                 counts = {"x_runs": sum(map(len, returns[0])), "y_runs": sum(map(len, returns[1]))}
                 row = {"x": x, "y": y, "mode": mode, "environment": name, **counts}
                 verdict = _ABOVE if found.low > 0.5 else _BELOW if found.high < 0.5 else _OPEN

@@ -159,8 +159,8 @@ def efficiency_plot(results: Results, mode: str, bootstrap: Bootstrap) -> Plot |
 def wall_clock_plot(results: Results, mode: str, bootstrap: Bootstrap) -> Plot | None:
     """:func:`efficiency_plot` against wall time; ``None`` where nothing can be aggregated or no run logged times."""
     bands = {}
+    env_ids = results.shared_env_ids(mode, normalised=True)
     for label, band in _score_bands(results, mode, bootstrap).items():
-        env_ids = results.shared_env_ids(mode, normalised=True)
         runs = [run for run in results.used if run.label == label and run.env_id in env_ids]
         minutes = mean_minutes([run.read_train() for run in runs], band.x)
         if minutes is not None:

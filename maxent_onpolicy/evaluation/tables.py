@@ -1,7 +1,7 @@
 """Tables of results: numbers for CSV, and the same numbers as text for Markdown, HTML and the terminal."""
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from math import isfinite, nan
@@ -13,6 +13,7 @@ import pandas as pd
 import rich.box
 import rich.table
 import rich.text
+from numpy.typing import ArrayLike
 
 from maxent_onpolicy.evaluation.files import write_atomic
 from maxent_onpolicy.evaluation.modes import adjective, slug
@@ -59,6 +60,10 @@ class Bootstrap:
             resamples=self.resamples,
             confidence=self.confidence,
         )[statistic]
+
+    def improvement(self, x: Sequence[ArrayLike], y: Sequence[ArrayLike], *key: str) -> Estimate:
+        """Estimate the probability that a run of ``x`` ends above one of ``y``; one array ``[runs]`` an environment."""
+        return improvement_interval(x, y, rng=self.rng(*key), resamples=self.resamples, confidence=self.confidence)
 
     @property
     def interval_name(self) -> str:
@@ -235,12 +240,7 @@ def improvement_table(results: Results, bootstrap: Bootstrap) -> Table | None:
             if not env_ids:
                 continue
             returns = [[results.final(label, env_id, mode).to_numpy() for env_id in env_ids] for label in (x, y)]
-            found = improvement_interval(
-                *returns,
-                rng=bootstrap.rng("improvement", x, y, mode),
-                resamples=bootstrap.resamples,
-                confidence=bootstrap.confidence,
-            )
+            found = bootstrap.improvement(returns[0], returns[1], "improvement", x, y, mode)
             keys = {"x": x, "y": y, "mode": mode, "environments": len(env_ids)}
             data.append(keys | estimate_columns("probability", found))
             found_text.append(estimate_text(found))
