@@ -100,8 +100,10 @@ def test_costs_are_measured_once_and_make_a_report(tmp_path, capsys):
         *[GRPO, "epo"] * 2,
     ]
     assert {step.name for step in steps if step.part == ENTROPY} == set(entropies.WAYS)
-    assert all(step.seconds > step.own >= 0 and step.cpu > 0 for step in steps)
-    assert all((step.own > 0) == (step.name != GRPO) for step in steps if step.part == TRAINING)
+    # epo's own time holds a difference of two times, which in tiles as small as these may be below 0.
+    assert all(step.seconds > step.own and step.cpu > 0 for step in steps)
+    assert all((step.own != 0) == (step.name != GRPO) for step in steps if step.part == TRAINING)
+    assert all(step.own > 0 for step in steps if step.name == "critic, sampled")
     assert all(step.memory > 100 for step in steps if step.part == TRAINING)
     written = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.parent != tmp_path}
     assert {path.name for path in written} == {
