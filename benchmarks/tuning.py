@@ -93,7 +93,7 @@ def read(path: Path) -> list[Trial]:
 def scores(trials: Iterable[Trial]) -> pd.DataFrame:
     """Return a row a setting: its mean return in each environment, over seeds and both modes, and its ``score``.
 
-    The score is the mean of normalised returns over environments. The column ``chosen`` says which setting of an
+    The score is the mean of normalised returns over environments. The column ``best`` says which setting of an
     algorithm has the highest.
     """
     rows = pd.DataFrame(trials, columns=list(Trial._fields))
@@ -103,25 +103,25 @@ def scores(trials: Iterable[Trial]) -> pd.DataFrame:
     normalised = pd.DataFrame({env_id: normalise(means[env_id].to_numpy(), env_id, ranges) for env_id in means})
     means["score"] = normalised.mean(axis=1, skipna=False).to_numpy()
     best = means["score"].groupby(level="algorithm").transform("max")
-    means["chosen"] = means["score"] == best
+    means["best"] = means["score"] == best
     return means.reset_index()
 
 
 def tuning_table(trials: Sequence[Trial]) -> Table:
-    """All trials, and which were chosen."""
+    """All trials, and which were best."""
     found = scores(trials)
     found = found.sort_values(["algorithm", "score"], ascending=[True, False], ignore_index=True)
-    env_ids = [column for column in found if column not in ("algorithm", "setting", "score", "chosen")]
+    env_ids = [column for column in found if column not in ("algorithm", "setting", "score", "best")]
     text = found.astype(object).copy()
     for column in env_ids:
         text[column] = [number(value) for value in found[column]]
     text["score"] = [f"{value:.3f}" for value in found["score"]]
-    text["chosen"] = ["yes" if each else "" for each in found["chosen"]]
+    text["best"] = ["yes" if each else "" for each in found["best"]]
     seeds = sorted({each.seed for each in trials})
     counts = found.groupby("algorithm").size()
     caption = (
         f"Final return (raw reward), mean over both modes and the seeds {', '.join(map(str, seeds))}, which no "
-        "reported run has, and the mean score over environments, by which settings are chosen. Trials: "
+        "reported run has, and the mean score over environments, which settings are chosen by. Trials: "
         f"{', '.join(f'{name} {count}' for name, count in counts.items())}."
     )
     headings = {name: name.capitalize() for name in found if name not in env_ids}

@@ -18,6 +18,12 @@ ROOT = Path(__file__).resolve().parents[1]
 # Folder, tables, figure and its description: of suites, and of what is no suite.
 SUITE = ("", ("summary", "improvement"), "learning_curves_deterministic", "Learning curves of the suite {}")
 OTHERS = {
+    "mujoco": (
+        "",
+        ("maximum_entropy", "environments", "aggregates", "published"),
+        "maximum_entropy",
+        "Probability that a run with entropy ends above one without, for each task",
+    ),
     "speed": ("", ("peers",), "speed", "Steps a second of PPO in several libraries, and where the time goes"),
     "speed_gpu": ("", ("gpu", "gpu-sac"), None, ""),
     "textworld-mini": ("", ("generalisation", "training"), "diagnostics_textworld", "Returns and entropy"),

@@ -56,6 +56,14 @@ OWN: dict[str, dict[str, list[Settings]]] = {
     },
 }
 ALGORITHMS = {"PPO": "PPO", "PPO, entropy bonus": "PPO", "MaxEntPPO": "MaxEntPPO"}
+#: What no trial varies: a temperature in units of reward, as that of an equilibrium, and one network for both critics.
+FIXED: dict[str, Settings] = {
+    "MaxEntPPO": {
+        "entropy_vf_coef": 1.0,
+        "advantage_normalization": "combined",
+        "policy_kwargs": {"entropy_net_arch": None},
+    }
+}
 
 
 class Trial(NamedTuple):
@@ -90,10 +98,11 @@ def train(game: str, algorithm: str, settings: Settings) -> Trial:
     import maxent_onpolicy
     from maxent_onpolicy import make_vec_env
     from maxent_onpolicy.cli.registry import build_hyperparameters
+    from maxent_onpolicy.cli.values import merge
     from maxent_onpolicy.games.selfplay import exploitability
 
     torch.set_num_threads(1)
-    arguments = build_hyperparameters(SHARED[game] | settings)
+    arguments = build_hyperparameters(merge(merge(SHARED[game], settings), FIXED.get(algorithm, {})))
     env = make_vec_env(f"openspiel:{game}", 64, SEED)
     cls = getattr(maxent_onpolicy, ALGORITHMS[algorithm])
     model = cls("MaskedMlpPolicy", env, seed=SEED, device="cpu", **arguments)

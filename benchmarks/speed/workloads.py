@@ -57,7 +57,12 @@ EAGER = replace(ours("ours-eager", "ours, engine='eager'", keywords={"engine": "
 COMPILED = ours("ours-compiled", "ours, engine='compiled'", keywords={"engine": "compiled"})
 COMPILED_COLD = replace(COMPILED, name="ours-compiled-cold", label="ours, engine='compiled', no cache", cold=True)
 NO_COMPILER = ours("ours-no-compiler", "ours, compile=False", keywords={"compile": False})
-MAXENT = ours("maxent", "MaxEntPPO, shared trunk", "MaxEntPPO", keywords={"tau": 0.02})
+MAXENT = ours(
+    "maxent",
+    "MaxEntPPO, shared trunk",
+    "MaxEntPPO",
+    keywords={"tau": 0.02, "policy_kwargs": {"entropy_net_arch": None}},
+)
 MAXENT_OWN = ours(
     "maxent-own",
     "MaxEntPPO, own trunk",

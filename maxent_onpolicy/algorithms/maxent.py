@@ -28,7 +28,7 @@ from maxent_onpolicy.estimators.entropy import (
     soft_advantage,
     temperature_loss,
 )
-from maxent_onpolicy.estimators.losses import explained_variance
+from maxent_onpolicy.estimators.losses import explained_variance, normalize_advantage
 from maxent_onpolicy.estimators.zero_sum import acting_players_advantage, player_sign, zero_sum_entropy_reward
 from maxent_onpolicy.policies.actor_critic import EntropyHeadMixin, with_entropy_head
 from maxent_onpolicy.policies.aliases import PolicyAliases
@@ -51,16 +51,16 @@ class EntropyCriticMixin(ActorCriticAlgorithm):
         policy: str | type[ActorCriticPolicy],
         env: GymEnv | str,
         *args: Any,
-        tau: Temperature = 0.02,
-        entropy_gamma: float = 0.99,
-        entropy_gae_lambda: float = 0.001,
-        entropy_vf_coef: float = 1.0,
+        tau: Temperature = 0.01,
+        entropy_gamma: float = 0.9,
+        entropy_gae_lambda: float = 0.8,
+        entropy_vf_coef: float = 0.01,
         entropy_reward: EntropyReward = "sampled",
         entropy_centering: bool = False,
-        advantage_normalization: AdvantageNormalization = "combined",
+        advantage_normalization: AdvantageNormalization = "separate",
         reward_augmentation: bool = False,
         target_entropy: float | None = None,
-        initial_tau: float = 0.02,
+        initial_tau: float = 0.01,
         tau_bounds: tuple[float, float] = (1e-6, 10.0),
         tau_learning_rate: float = 0.02,
         _init_setup_model: bool = True,
@@ -280,7 +280,10 @@ class EntropyCriticMixin(ActorCriticAlgorithm):
         buffer = self.rollout_buffer
         record("train/entropy_advantage_mean", buffer.entropy_advantage.mean().item())
         record("train/entropy_advantage_std", buffer.entropy_advantage.std().item())
-        share = advantage_share(buffer.advantage, buffer.entropy_advantage, self._tau_of_rollout)
+        task, entropy = buffer.advantage.flatten(), buffer.entropy_advantage.flatten()
+        if self.normalize_advantage and self.advantage_normalization == "separate":
+            task, entropy = normalize_advantage(task), normalize_advantage(entropy)
+        share = advantage_share(task, entropy, self._tau_of_rollout)
         record("train/entropy_advantage_share", share.item())
         fit = explained_variance(buffer.entropy_value, buffer.entropy_value_target)
         record("train/entropy_explained_variance", fit.item())

@@ -25,14 +25,17 @@ class MaxEntPPO(EntropyCriticMixin, MeanShiftMixin):
         policy: as :class:`~maxent_onpolicy.PPO`. Policies without an entropy head get one.
         env: as PPO.
         *args: further arguments of PPO, in its order.
-        tau: temperature in units of reward per nat: a float, a function of the remaining progress (1 → 0), or
-            ``"auto"``: dual ascent until the policy's entropy meets ``target_entropy``.
+        tau: temperature: a float, a function of the remaining progress (1 → 0), or ``"auto"``: dual ascent until the
+            policy's entropy meets ``target_entropy``. What it is measured in, ``advantage_normalization`` says.
         entropy_gamma: discount γ_H of future entropy.
         entropy_gae_lambda: trace decay λ_H of the entropy advantage; 0 is the one-step TD error.
-        entropy_vf_coef: c₂, weight of the entropy critic's loss relative to the value loss.
+        entropy_vf_coef: c₂, weight of the entropy critic's loss relative to the value loss. Small, as nats are large
+            beside normalised rewards, and all networks share one bound of the gradient's norm.
         entropy_reward: ``"sampled"`` takes ``−log π(a|s)`` of the action taken, ``"exact"`` the distribution's entropy.
         entropy_centering: subtract the rollout's mean from the entropy reward, so that staying alive earns nothing.
-        advantage_normalization: ``"combined"`` normalises ``A + τ·A_H``; ``"separate"`` normalises each first.
+        advantage_normalization: ``"separate"`` normalises ``A`` and ``A_H`` first, so that τ is a ratio whatever the
+            scale of rewards; ``"combined"``, as published, normalises ``A + τ·A_H``, with τ in reward per nat,
+            which it is also in with ``normalize_advantage=False`` or ``reward_augmentation``.
         reward_augmentation: the single-critic ablation: ``r + τ·(−log π)`` with the task's γ and λ, no entropy critic.
         target_entropy: nats; with ``tau="auto"``. ``None``: −A for continuous actions, half the maximum for discrete.
         initial_tau: where ``tau="auto"`` starts.

@@ -1,12 +1,8 @@
 """TRPO on the soft advantage ``A + τ·A_H`` (Choe & Kim, arXiv:2407.18143)."""
 
-from typing import Any
-
-from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
-from maxent_onpolicy.algorithms.maxent import EntropyCriticMixin, Temperature
+from maxent_onpolicy.algorithms.maxent import EntropyCriticMixin
 from maxent_onpolicy.algorithms.trpo import TRPO
 from maxent_onpolicy.engine.buffer import Minibatch
 from maxent_onpolicy.estimators.losses import value_loss
@@ -16,8 +12,7 @@ from maxent_onpolicy.policies.heads import head_scale
 class MaxEntTRPO(EntropyCriticMixin, TRPO):
     """TRPO with a second critic for the policy's discounted future entropy.
 
-    The natural-gradient step follows ``A + τ·A_H``, which is normalised by its own
-    mean and standard deviation. The task's critic sees the task's reward only; the
+    The natural-gradient step follows ``A + τ·A_H``. The task's critic sees the task's reward only; the
     entropy critic has its own discount and trace. With ``tau=0`` this is
     :class:`~maxent_onpolicy.TRPO` bit for bit.
 
@@ -25,14 +20,16 @@ class MaxEntTRPO(EntropyCriticMixin, TRPO):
         policy: as :class:`~maxent_onpolicy.TRPO`. Policies without an entropy head get one.
         env: as TRPO.
         *args: further arguments of TRPO, in its order.
-        tau: temperature in units of reward per nat: a float, a function of the remaining progress (1 → 0), or
-            ``"auto"``: dual ascent until the policy's entropy meets ``target_entropy``.
+        tau: temperature: a float, a function of the remaining progress (1 → 0), or ``"auto"``: dual ascent until the
+            policy's entropy meets ``target_entropy``. What it is measured in, ``advantage_normalization`` says.
         entropy_gamma: discount γ_H of future entropy.
         entropy_gae_lambda: trace decay λ_H of the entropy advantage; 0 is the one-step TD error.
         entropy_vf_coef: c₂, weight of the entropy critic's loss relative to the value loss.
         entropy_reward: ``"sampled"`` takes ``−log π(a|s)`` of the action taken, ``"exact"`` the distribution's entropy.
         entropy_centering: subtract the rollout's mean from the entropy reward, so that staying alive earns nothing.
-        advantage_normalization: ``"combined"`` normalises ``A + τ·A_H``; ``"separate"`` normalises each first.
+        advantage_normalization: ``"separate"`` normalises ``A`` and ``A_H`` first, so that τ is a ratio whatever the
+            scale of rewards; ``"combined"``, as published, normalises ``A + τ·A_H``, with τ in reward per nat,
+            which it is also in with ``normalize_advantage=False`` or ``reward_augmentation``.
         reward_augmentation: the single-critic ablation: ``r + τ·(−log π)`` with the task's γ and λ, no entropy critic.
         target_entropy: nats; with ``tau="auto"``. ``None``: −A for continuous actions, half the maximum for discrete.
         initial_tau: where ``tau="auto"`` starts.
@@ -44,20 +41,6 @@ class MaxEntTRPO(EntropyCriticMixin, TRPO):
     Raises:
         ValueError: for an argument outside its range, naming it, its value and what is allowed.
     """
-
-    def __init__(
-        self,
-        policy: str | type[ActorCriticPolicy],
-        env: GymEnv | str,
-        *args: Any,
-        tau: Temperature = 0.1,
-        entropy_gamma: float = 0.9,
-        entropy_gae_lambda: float = 0.8,
-        initial_tau: float = 0.1,
-        **kwargs: Any,
-    ) -> None:
-        own = {"tau": tau, "entropy_gamma": entropy_gamma, "entropy_gae_lambda": entropy_gae_lambda}
-        super().__init__(policy, env, *args, initial_tau=initial_tau, **own, **kwargs)  # type: ignore[arg-type]
 
     def _critic_loss(self, batch: Minibatch) -> tuple[Tensor, dict[str, Tensor]]:
         if not self.uses_entropy_critic:

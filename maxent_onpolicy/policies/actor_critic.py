@@ -1,7 +1,7 @@
 """SB3's actor-critic policies with our action distributions, and with the entropy head."""
 
 from functools import cache, partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -186,8 +186,9 @@ class EntropyHeadMixin(GraphFreeCopies, sb3.ActorCriticPolicy):
     Args:
         *args: as the policy below.
         entropy_head: whether there is an entropy critic (the single-critic ablation has none).
-        entropy_net_arch: ``None`` puts one linear head on the value trunk; a list gives the entropy critic an MLP of
-            its own on the critic's features.
+        entropy_net_arch: hidden layers of the entropy critic's own MLP on the critic's features; ``"critic"``: as many
+            and as wide as the value network's. ``None`` puts one linear head on the value network, which is cheaper,
+            but the errors of future entropy, in nats, then drown those of normalised rewards in what both share.
         popart: PopArt on the value head and the entropy head, each with its own statistics.
         popart_beta: weight of one rollout in PopArt's statistics.
         **kwargs: as the policy below.
@@ -200,7 +201,7 @@ class EntropyHeadMixin(GraphFreeCopies, sb3.ActorCriticPolicy):
         self,
         *args: Any,
         entropy_head: bool = True,
-        entropy_net_arch: list[int] | None = None,
+        entropy_net_arch: list[int] | Literal["critic"] | None = "critic",
         popart: bool = False,
         popart_beta: float = 0.03,
         **kwargs: Any,
@@ -239,12 +240,18 @@ class EntropyHeadMixin(GraphFreeCopies, sb3.ActorCriticPolicy):
         if new:
             self.optimizer.add_param_group({"params": new})
 
-    def _build_entropy_critic(self, net_arch: list[int] | None) -> None:
+    def _build_entropy_critic(self, net_arch: list[int] | Literal["critic"] | None) -> None:
         self.entropy_trunk = None
         latent_dim = self.mlp_extractor.latent_dim_vf
+        if isinstance(net_arch, str):
+            if net_arch != "critic":
+                raise ValueError(f"`entropy_net_arch` must be a list of widths, 'critic' or None; got {net_arch!r}")
+            # Without layers of its own, as behind a CNN, the value network is its features, and a head is all there is.
+            net_arch = (self.net_arch.get("vf", []) if isinstance(self.net_arch, dict) else self.net_arch) or None
         if net_arch is not None:
-            self.entropy_trunk = nn.Sequential(*create_mlp(self.features_dim, -1, net_arch, self.activation_fn))
-            latent_dim = net_arch[-1] if net_arch else self.features_dim
+            features_dim = self._entropy_features_dim()
+            self.entropy_trunk = nn.Sequential(*create_mlp(features_dim, -1, net_arch, self.activation_fn))
+            latent_dim = net_arch[-1] if net_arch else features_dim
             if self.ortho_init:
                 self.entropy_trunk.apply(partial(self.init_weights, gain=np.sqrt(2)))
         self.entropy_value_net = nn.Linear(latent_dim, 1)
@@ -311,8 +318,13 @@ class EntropyHeadMixin(GraphFreeCopies, sb3.ActorCriticPolicy):
         return distribution, self.value_net(latent_vf), self._entropy_value(vf_features, latent_vf)
 
     def _entropy_value(self, vf_features: Tensor, latent_vf: Tensor) -> Tensor:
-        latent = latent_vf if self.entropy_trunk is None else self.entropy_trunk(vf_features)
-        return self.entropy_value_net(latent)
+        if self.entropy_trunk is None:
+            return self.entropy_value_net(latent_vf)
+        return self.entropy_value_net(self.entropy_trunk(vf_features[:, : self._entropy_features_dim()]))
+
+    def _entropy_features_dim(self) -> int:
+        """Return how many of the critic's features a network of the entropy critic's own sees: the first ones."""
+        return self.features_dim
 
 
 class MaxEntActorCriticPolicy(EntropyHeadMixin, ActorCriticPolicy):

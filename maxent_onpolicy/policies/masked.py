@@ -151,6 +151,10 @@ class MaskedActorCriticPolicy(ActorCriticPolicy):
 class MaxEntMaskedActorCriticPolicy(EntropyHeadMixin, MaskedActorCriticPolicy):
     """:class:`MaskedActorCriticPolicy` with the entropy critic."""
 
+    def _entropy_features_dim(self) -> int:
+        assert isinstance(self.mlp_extractor, MaskedMlpExtractor)
+        return self.features_dim - self.mlp_extractor.n_actions
+
 
 def _check_spaces(observation: spaces.Space, action: spaces.Space) -> None:
     if not isinstance(action, spaces.Discrete):

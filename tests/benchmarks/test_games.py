@@ -126,6 +126,7 @@ def test_the_suite_trains_with_the_best_trial(game, algorithm):
     chosen = tuning.SHARED[game] | json.loads(tuning.best(trials, game, algorithm).settings)
     merged.pop("device")
     assert merged == chosen
+    assert (suite["algorithms"][algorithm] or {}).get("hyperparameters", {}) == tuning.FIXED.get(algorithm, {})
     assert tuning.SEED not in suite["seeds"]
     assert not {0, 1} & set(suite["seeds"])
 

@@ -35,20 +35,20 @@ def trials_of(algorithm, setting, cheetah, hopper):
     ]
 
 
-def test_the_highest_mean_score_is_chosen_for_each_algorithm():
+def test_the_highest_mean_score_is_best_for_each_algorithm():
     trials = [
         *trials_of("PPO", "a", 3000.0, 500.0),
         *trials_of("PPO", "b", 2000.0, 1500.0),  # fewer returns in all, but a Hopper counts more
         *trials_of("TRPO", "c", 0.0, 0.0),
     ]
     found = tuning.scores(trials).set_index(["algorithm", "setting"])
-    assert found["chosen"].to_dict() == {("PPO", "a"): False, ("PPO", "b"): True, ("TRPO", "c"): True}
+    assert found["best"].to_dict() == {("PPO", "a"): False, ("PPO", "b"): True, ("TRPO", "c"): True}
     ranges = load_score_ranges()
     expected = (normalise(2000.0, "HalfCheetah-v5", ranges) + normalise(1500.0, "Hopper-v5", ranges)) / 2
     assert found.loc[("PPO", "b"), "score"] == pytest.approx(expected)
     assert found.loc[("PPO", "b"), "Hopper-v5"] == pytest.approx(1500.0)
     table = tuning.tuning_table(trials)
-    assert table.text[["Algorithm", "Setting", "HalfCheetah-v5", "Hopper-v5", "Chosen"]].values.tolist() == [
+    assert table.text[["Algorithm", "Setting", "HalfCheetah-v5", "Hopper-v5", "Best"]].values.tolist() == [
         ["PPO", "b", "2,000", "1,500", "yes"],
         ["PPO", "a", "3,000", "500", ""],
         ["TRPO", "c", "0.00", "0.00", "yes"],
@@ -57,9 +57,9 @@ def test_the_highest_mean_score_is_chosen_for_each_algorithm():
     assert "PPO 2, TRPO 1" in table.caption
 
 
-def test_a_setting_that_lacks_an_environment_is_not_chosen():
+def test_a_setting_that_lacks_an_environment_is_not_best():
     trials = [*trials_of("PPO", "a", 9000.0, 0.0)[:2], *trials_of("PPO", "b", 0.0, 0.0)]
-    assert tuning.scores(trials).set_index("setting")["chosen"].to_dict() == {"a": False, "b": True}
+    assert tuning.scores(trials).set_index("setting")["best"].to_dict() == {"a": False, "b": True}
 
 
 def test_the_committed_table_regenerates_byte_for_byte(tmp_path):

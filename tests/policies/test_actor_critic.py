@@ -34,12 +34,42 @@ def observations(n=16, seed=1):
 def test_the_head_leaves_sb3s_parameters_and_random_numbers_alone(kwargs):
     theirs = make(SB3Policy, **kwargs)
     their_noise = torch.rand(3)
-    for head in ({}, {"popart": True}, {"entropy_net_arch": [8, 8]}):
+    for head in ({}, {"popart": True}, {"entropy_net_arch": [8, 8]}, {"entropy_net_arch": None}):
         ours = make(MaxEntActorCriticPolicy, **kwargs, **head)
         assert torch.equal(torch.rand(3), their_noise)
         state = ours.state_dict()
         for name, value in theirs.state_dict().items():
             assert torch.equal(state[name], value), name
+
+
+@pytest.mark.parametrize(
+    ("net_arch", "entropy_net_arch", "widths"),
+    [
+        ([8, 6], "critic", [8, 6]),
+        ({"pi": [4], "vf": [8, 6]}, "critic", [8, 6]),
+        ({"pi": [4]}, "critic", None),
+        ([], "critic", None),
+        ([8, 6], [5], [5]),
+        ([8, 6], [], []),
+        ([8, 6], None, None),
+    ],
+)
+def test_the_entropy_critics_network(net_arch, entropy_net_arch, widths):
+    policy = make(MaxEntActorCriticPolicy, net_arch=net_arch, entropy_net_arch=entropy_net_arch)
+    if widths is None:
+        assert policy.entropy_trunk is None
+        return
+    assert [layer.out_features for layer in policy.entropy_trunk if hasattr(layer, "out_features")] == widths
+    before = policy.predict_values(observations())
+    loss = policy.predict_entropy_values(observations()).square().sum()
+    loss.backward()
+    assert all(parameter.grad is None for parameter in policy.mlp_extractor.parameters())
+    assert torch.equal(policy.predict_values(observations()), before)
+
+
+def test_networks_of_the_entropy_critic_that_there_are_not():
+    with pytest.raises(ValueError, match="`entropy_net_arch` must be a list of widths, 'critic' or None; got 'actor'"):
+        make(MaxEntActorCriticPolicy, entropy_net_arch="actor")
 
 
 def test_every_parameter_is_optimised():

@@ -26,9 +26,10 @@ CONTINUOUS = {"Pendulum-v1", "MountainCarContinuous-v0", "LunarLanderContinuous-
 MUJOCO = {"Ant-v5", "HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Humanoid-v5"}
 DISCRETE = {"CartPole-v1", "Acrobot-v1", "LunarLander-v3"}
 # What an algorithm adds to, or has in place of, what the Zoo publishes for the algorithm that it extends.
+_ENTROPY = {"tau", "entropy_gamma", "entropy_gae_lambda", "entropy_vf_coef", "advantage_normalization"}
 OWN = {
-    "maxent_ppo": {"tau", "entropy_gamma", "entropy_gae_lambda", "entropy_vf_coef", "popart", "ent_coef", "normalize"},
-    "maxent_trpo": {"tau", "entropy_gamma", "entropy_gae_lambda", "popart", "normalize"},
+    "maxent_ppo": {*_ENTROPY, "popart", "ent_coef", "normalize"},
+    "maxent_trpo": {*_ENTROPY, "popart", "normalize"},
     "rpo": {"rpo_alpha", "use_sde", "sde_sample_freq"},
 }
 ZOO_FILES = Path(rl_zoo3.__file__).parent / "hyperparams"
