@@ -12,9 +12,9 @@ from maxent_onpolicy.policies.heads import head_scale
 class MaxEntTRPO(EntropyCriticMixin, TRPO):
     """TRPO with a second critic for the policy's discounted future entropy.
 
-    The natural-gradient step follows ``A + τ·A_H``. The task's critic sees the task's reward only; the
-    entropy critic has its own discount and trace. With ``tau=0`` this is
-    :class:`~maxent_onpolicy.TRPO` bit for bit.
+    The natural-gradient step follows ``A + τ·A_H``. The task's critic sees the
+    task's reward only; the entropy critic has its own discount and trace. With
+    ``tau=0`` this is :class:`~maxent_onpolicy.TRPO` bit for bit.
 
     Args:
         policy: as :class:`~maxent_onpolicy.TRPO`. Policies without an entropy head get one.
