@@ -1,5 +1,6 @@
 """Does maximum entropy help, and where: PPO and TRPO against what adds entropy to them, environment by environment."""
 
+from itertools import chain
 from math import ceil
 
 import numpy as np
@@ -10,6 +11,7 @@ from matplotlib.figure import Figure
 from maxent_onpolicy.evaluation.drawing import COLOURS, INK, WIDTH, Plot, style, wrapped
 from maxent_onpolicy.evaluation.modes import policy_words
 from maxent_onpolicy.evaluation.scores import Results
+from maxent_onpolicy.evaluation.statistics import Estimate
 from maxent_onpolicy.evaluation.tables import Bootstrap, Table, estimate_columns, estimate_text
 
 #: Names of algorithms: with entropy, and what it adds it to.
@@ -17,6 +19,7 @@ BASES = {"MaxEntPPO": "PPO", "MaxEntTRPO": "TRPO"}
 ALL = "all"
 _COLUMNS = 3  # of panels
 _ABOVE, _BELOW, _OPEN = "helps", "hurts", "open"
+_FEWEST = 5  # runs of each; fewer lie apart by chance too often, and resampling them does not show it
 
 
 def maximum_entropy_table(results: Results, bootstrap: Bootstrap) -> Table | None:
@@ -34,7 +37,7 @@ def maximum_entropy_table(results: Results, bootstrap: Bootstrap) -> Table | Non
                 found = bootstrap.improvement(returns[0], returns[1], "maximum entropy", x, y, mode, name)
                 counts = {"x_runs": sum(map(len, returns[0])), "y_runs": sum(map(len, returns[1]))}
                 row = {"x": x, "y": y, "mode": mode, "environment": name, **counts}
-                verdict = _ABOVE if found.low > 0.5 else _BELOW if found.high < 0.5 else _OPEN
+                verdict = _verdict(found, min(map(len, chain(*returns))))
                 data.append(row | estimate_columns("probability", found) | {"entropy": verdict, "text": found})
     if not data:
         return None
@@ -52,9 +55,16 @@ def maximum_entropy_table(results: Results, bootstrap: Bootstrap) -> Table | Non
     caption = (
         f"Chance that a run of X ends with a higher return than a run of Y, which it adds entropy to "
         f"[{bootstrap.interval_name}]; ties count half. Entropy helps, or hurts, where the interval does not contain "
-        "0.5. Of many intervals some miss what they estimate, more of those of few seeds."
+        f"0.5 and each has at least {_FEWEST} runs of every environment. Of many intervals some miss what they "
+        "estimate, more of those of few seeds."
     )
     return Table("maximum_entropy", "What entropy does", caption, frame, text)
+
+
+def _verdict(found: Estimate, runs: int) -> str:
+    if runs < _FEWEST:
+        return _OPEN
+    return _ABOVE if found.low > 0.5 else _BELOW if found.high < 0.5 else _OPEN
 
 
 def maximum_entropy_plot(table: pd.DataFrame, bootstrap: Bootstrap) -> Plot:
@@ -77,7 +87,8 @@ def maximum_entropy_plot(table: pd.DataFrame, bootstrap: Bootstrap) -> Plot:
         figure.supxlabel("Probability that a run of the first ends above a run of the second", fontsize=8)
     caption = (
         f"Probability of improvement by entropy, {policy_words(mode)}, with {bootstrap.interval_name}s: coloured where "
-        "the interval does not contain 0.5 (dashed), blue for better and orange for worse; grey leaves open which."
+        f"the interval does not contain 0.5 (dashed) and each has at least {_FEWEST} runs, blue for better and orange "
+        "for worse; grey leaves open which."
     )
     return Plot("maximum_entropy", "What entropy does", caption, figure)
 
