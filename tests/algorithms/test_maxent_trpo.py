@@ -129,7 +129,7 @@ def test_advantages_that_are_normalised_apart():
 @pytest.mark.parametrize("own", [False, True], ids=["head", "network of its own"])
 def test_the_entropy_critic_learns_the_closed_form(own, engine):
     """A reward of zero leaves the policy uniform over 4 choices: V_H = log 4/(1 − γ_H)."""
-    arch = {"entropy_net_arch": [16]} if own else {}
+    arch = {"entropy_net_arch": [16] if own else None}
     model = MaxEntTRPO(
         "MlpPolicy",
         ConstantRewardEnv(spaces.Discrete(4), reward=0.0, length=5, end="never"),
