@@ -142,6 +142,10 @@ class EntropyCriticMixin(ActorCriticAlgorithm):
         return isinstance(schedule, float | int) and schedule == 0
 
     @property
+    def _normalizes_separately(self) -> bool:
+        return self.normalize_advantage and self.advantage_normalization == "separate"
+
+    @property
     def current_tau(self) -> float:
         """The temperature in force, in units of reward per nat."""
         if self.tau == "auto":
@@ -239,7 +243,7 @@ class EntropyCriticMixin(ActorCriticAlgorithm):
         if not self.uses_entropy_critic:
             return super().advantage_terms(buffer)
         tau = self._tau_of_rollout
-        if self.normalize_advantage and self.advantage_normalization == "separate":
+        if self._normalizes_separately:
             return [(1.0, buffer.advantage), (tau, buffer.entropy_advantage)]
         return [(1.0, soft_advantage(buffer.advantage, buffer.entropy_advantage, tau))]
 
@@ -281,7 +285,7 @@ class EntropyCriticMixin(ActorCriticAlgorithm):
         record("train/entropy_advantage_mean", buffer.entropy_advantage.mean().item())
         record("train/entropy_advantage_std", buffer.entropy_advantage.std().item())
         task, entropy = buffer.advantage.flatten(), buffer.entropy_advantage.flatten()
-        if self.normalize_advantage and self.advantage_normalization == "separate":
+        if self._normalizes_separately:
             task, entropy = normalize_advantage(task), normalize_advantage(entropy)
         share = advantage_share(task, entropy, self._tau_of_rollout)
         record("train/entropy_advantage_share", share.item())
