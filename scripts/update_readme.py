@@ -42,7 +42,7 @@ def results_block(results: Path, suite: str) -> str:
     below, tables, figure, description = OTHERS.get(suite, SUITE)
     parts = [(folder / below / "tables" / f"{name}.md").read_text(encoding="utf-8").strip() for name in tables]
     if figure:
-        path = Path("results", suite, below, "figures", f"{figure}.png").as_posix()
+        path = Path("results", suite, below, "figures", f"{figure}.svg").as_posix()
         parts.append(f"![{description.format(folder.name)}]({path})")
     return "\n" + "\n\n".join(parts) + "\n\n"
 

@@ -56,7 +56,7 @@ def test_results_are_put_between_the_markers(update_readme: ModuleType, tmp_path
         "a\n<!-- results:quick:start -->\n\n**Summary.** a\\1\n\n| x |\n\n| y |\n\n![Learning curves"
     )
     assert updated.endswith(
-        "learning_curves_deterministic.png)\n\n<!-- results:quick:end -->\nb\n" + markers.format("other")
+        "learning_curves_deterministic.svg)\n\n<!-- results:quick:end -->\nb\n" + markers.format("other")
     )
     assert update_readme.update(updated, tmp_path) == updated
 

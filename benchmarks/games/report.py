@@ -37,7 +37,7 @@ def write(folder: Path, runs: Path, output: Path | None = None) -> None:
     parts = [
         "# Zero-sum games",
         machine_text(machine),
-        *(f"![{plot.caption}](figures/{plot.name}.png)\n\n*{plot.title}. {plot.caption}*" for plot in plots),
+        *(f"![{plot.caption}](figures/{plot.name}.svg)\n\n*{plot.title}. {plot.caption}*" for plot in plots),
         *(
             f"## {found[name].title}\n\n{found[name].caption}\n\n{found[name].markdown()}"
             for name in order

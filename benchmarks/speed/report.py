@@ -42,7 +42,7 @@ def write(store: Store) -> None:
         plot = speed_plot(measured)
         (store.folder / "figures").mkdir(parents=True, exist_ok=True)
         plot.write(store.folder / "figures")
-        figures = [f"![{plot.caption}](figures/{plot.name}.png)"]
+        figures = [f"![{plot.caption}](figures/{plot.name}.svg)"]
     parts = [
         "# Speed",
         machine_text(store.machine),

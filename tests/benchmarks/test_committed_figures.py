@@ -1,8 +1,6 @@
 """The committed figures of measurements come from the committed measurements."""
 
-import re
 import shutil
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -11,17 +9,9 @@ from benchmarks.games import report as games_report
 from benchmarks.llm import report as llm_report
 from benchmarks.speed import report as speed_report
 from benchmarks.speed.store import Store
+from tests.committed import RESULTS, contents, differing, needs_tested_matplotlib
 
-ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "results"
-TESTED_MATPLOTLIB = re.findall(r"(?m)^matplotlib==(.*)$", (ROOT / "constraints.txt").read_text())[0]
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        version("matplotlib") != TESTED_MATPLOTLIB, reason="the bytes of figures depend on the version of matplotlib"
-    ),
-]
+pytestmark = [pytest.mark.slow, needs_tested_matplotlib]
 
 
 def write_speed(committed: Path, folder: Path) -> None:
@@ -47,7 +37,4 @@ def test_every_committed_figure_is_covered():
 def test_figures_regenerate_byte_for_byte(name, tmp_path):
     committed = RESULTS / name
     WRITERS[name](committed, tmp_path)
-    names = sorted(path.name for path in (committed / "figures").iterdir())
-    assert names == sorted(path.name for path in (tmp_path / "figures").iterdir())
-    for each in names:
-        assert (tmp_path / "figures" / each).read_bytes() == (committed / "figures" / each).read_bytes(), each
+    assert differing(contents(tmp_path / "figures"), contents(committed / "figures")) == []

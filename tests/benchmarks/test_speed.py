@@ -415,7 +415,7 @@ def test_what_was_not_measured_has_neither_table_nor_figure(tmp_path: Path) -> N
 
     assert {path.name for path in (tmp_path / "tables").iterdir()} == {"gpu-sac.md", "gpu-sac.csv"}
     assert not (tmp_path / "figures").exists()
-    assert "speed.png" not in (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "speed.svg" not in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.skipif(not RESULTS, reason="no committed measurements")
@@ -438,7 +438,7 @@ def test_the_readme_shows_the_peers_and_the_figure(tmp_path: Path) -> None:
     updated = load(ROOT / "scripts" / "update_readme.py").update(markers, tmp_path)
 
     assert (tmp_path / "speed" / "tables" / "peers.md").read_text(encoding="utf-8").strip() in updated
-    assert "](results/speed/figures/speed.png)" in updated
+    assert "](results/speed/figures/speed.svg)" in updated
 
 
 def test_quick_is_one_round_of_few_iterations() -> None:
