@@ -78,7 +78,8 @@ class Job:
         self.attempts += 1
         self.outcome = None
         run = self.prepare()
-        timesteps = int(run.status["timesteps"])
+        # Runs are merged and committed without checkpoints: an unfinished one begins anew, whatever its status says.
+        timesteps = int(run.status["timesteps"]) if run.checkpoint.exists() else 0
         if self.attempts == 1:
             self.done_before = timesteps  # first: the display may look between the two
         self.timesteps = timesteps

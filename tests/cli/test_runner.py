@@ -15,6 +15,7 @@ from maxent_onpolicy import MaxEntPPO
 from maxent_onpolicy.cli import runner
 from maxent_onpolicy.cli.build import make_training_env
 from maxent_onpolicy.cli.config import make_config
+from maxent_onpolicy.cli.jobs import Job
 from maxent_onpolicy.cli.lock import locked
 from maxent_onpolicy.cli.runner import Reporter, Stopped, execute
 from maxent_onpolicy.cli.values import UsageError
@@ -75,6 +76,19 @@ def test_a_run_leaves_a_complete_directory(uninterrupted):
     evaluations = run.read_eval()
     assert sorted(set(evaluations["timesteps"])) == [0, 300, 600, 900, 1024]
     assert len(evaluations) == 5 * 2 * 2
+
+
+def test_an_unfinished_run_without_a_checkpoint_is_said_to_begin_anew(tmp_path):
+    run = make_run(tmp_path / "seed_1")
+    run.write_status("interrupted", timesteps=600)
+    config = make_config(SETTINGS, "test", suite="s", label="PPO", algorithm="PPO", env_id="CartPole-v1", seed=1)
+    job = Job(config, run.path, prepare=lambda: RunDirectory(run.path))
+    job.begin_attempt()
+    assert (job.timesteps, job.done_before) == (0, 0)
+    run.checkpoint.touch()
+    job = Job(config, run.path, prepare=lambda: RunDirectory(run.path))
+    job.begin_attempt()
+    assert (job.timesteps, job.done_before) == (600, 600)
 
 
 def test_without_models_nothing_but_text_is_left(tmp_path):
