@@ -3,7 +3,8 @@
   python -m benchmarks.tuning run mujoco-tuning --output results/mujoco-tuning    train what is missing, and tabulate
   python -m benchmarks.tuning report --output results/mujoco-tuning               the table again, from tuning.csv
 
-A suite of trials names its algorithms "ALGORITHM, SETTING". Interrupted, ``run`` goes on where it was.
+A suite of trials names its algorithms "ALGORITHM, SETTING". Interrupted, ``run`` goes on where it was; with
+``--only 'PPO, *'`` it makes some. Trials of tuning.csv that are not made again stay in it.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import pandas as pd
 
 from benchmarks.rows import read_rows, write_rows
 from maxent_onpolicy.cli.bench import main as bench
+from maxent_onpolicy.cli.suite import find_suite, load_suite
 from maxent_onpolicy.evaluation.ranges import load_score_ranges, normalise
 from maxent_onpolicy.evaluation.runs import RunDirectory, find_runs
 from maxent_onpolicy.evaluation.tables import Table, number
@@ -44,7 +46,7 @@ class Trial(NamedTuple):
 
 
 def run(suite: str, runs: Path, path: Path, options: Sequence[str] = ()) -> None:
-    """Make the trials that are missing and write what all came to.
+    """Make the trials that are missing and write what they came to, beside the others that the file has.
 
     Args:
         suite: of trials.
@@ -56,7 +58,9 @@ def run(suite: str, runs: Path, path: Path, options: Sequence[str] = ()) -> None
         SystemExit: if a run failed; the file is then as it was.
     """
     found = make_trials(suite, runs, ["--no-tensorboard", *options])
-    write_rows(path, Trial._fields, sorted(trial(each) for each in found if each.completed))
+    earlier = read(path) if path.is_file() else []
+    known = {row[:4]: row for row in [*earlier, *(trial(each) for each in found if each.completed)]}
+    write_rows(path, Trial._fields, sorted(known.values()))
 
 
 def make_trials(suite: str, runs: Path, options: Sequence[str] = ()) -> list[RunDirectory]:
@@ -73,7 +77,7 @@ def make_trials(suite: str, runs: Path, options: Sequence[str] = ()) -> list[Run
     status = bench([suite, "--results", str(runs), "--no-model", "--no-report", *options])
     if status:
         raise SystemExit(status)
-    return find_runs(runs / suite)[0]
+    return find_runs(runs / load_suite(find_suite(suite)).name)[0]
 
 
 def trial(done: RunDirectory) -> Trial:

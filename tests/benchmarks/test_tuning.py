@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import tuning
+from benchmarks.rows import write_rows
 from benchmarks.tuning import Trial
 from maxent_onpolicy.evaluation.ranges import load_score_ranges, normalise
 from maxent_onpolicy.evaluation.runs import RunDirectory
@@ -85,6 +86,10 @@ def test_a_trial_is_read_from_its_run(tmp_path):
     assert one.stochastic == pytest.approx(last["return"].mean(), abs=0.01)
     with pytest.raises(SystemExit, match="does not exist"):
         tuning.main(["report", "--output", str(output)])
+    elsewhere, outdated = Trial("PPO", "made elsewhere", "CartPole-v1", 7, 1.0, 2.0), one._replace(stochastic=-1.0)
+    write_rows(output / "tuning.csv", Trial._fields, [outdated, elsewhere])
+    tuning.main(["run", str(suite), "--runs", str(runs), "--output", str(output)])
+    assert tuning.read(output / "tuning.csv") == sorted([elsewhere, *map(tuning.trial, found)])
 
 
 def test_a_failed_trial_writes_nothing(tmp_path, monkeypatch):
