@@ -10,7 +10,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
-from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule
+from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 from torch import Tensor
 
 from maxent_onpolicy.algorithms.actor_critic import ActorCriticAlgorithm
@@ -35,6 +35,8 @@ from maxent_onpolicy.policies.aliases import PolicyAliases
 from maxent_onpolicy.validation import check_choice, check_pair, check_range, did_you_mean
 
 Temperature = float | Schedule | Literal["auto"]
+# To explore first and to be exact at the end: better than a constant one in the suite "ablation".
+FALLING = LinearSchedule(0.1, 0.0, 1.0)
 
 
 class EntropyCriticMixin(ActorCriticAlgorithm):
@@ -51,7 +53,7 @@ class EntropyCriticMixin(ActorCriticAlgorithm):
         policy: str | type[ActorCriticPolicy],
         env: GymEnv | str,
         *args: Any,
-        tau: Temperature = 0.01,
+        tau: Temperature = FALLING,
         entropy_gamma: float = 0.9,
         entropy_gae_lambda: float = 0.8,
         entropy_vf_coef: float = 0.01,

@@ -202,6 +202,15 @@ def build_hyperparameters(values: Mapping[str, Any]) -> dict[str, Any]:
     return built
 
 
+def written_value(value: Any) -> str:
+    """Return a hyperparameter as the command line takes it, or as Python shows it where that takes none."""
+    from stable_baselines3.common.utils import LinearSchedule
+
+    if isinstance(value, LinearSchedule) and value.end_fraction == 1:
+        return f"linear:{value.start:g}:{value.end:g}"
+    return str(value)
+
+
 def _schedule(name: str, value: Any) -> Any:
     if not isinstance(value, str) or not value.startswith(("linear", "lin_")):
         return value

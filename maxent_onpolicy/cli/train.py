@@ -15,7 +15,13 @@ from maxent_onpolicy.cli.output import make_console
 from maxent_onpolicy.cli.parse import Flag, option, parse_options, read_assignments, split_hyperparameters
 from maxent_onpolicy.cli.plan import discard_run
 from maxent_onpolicy.cli.ranks import MistakeOfRank0, end_with_torchrun, follow, leave, open_together, rank_and_size
-from maxent_onpolicy.cli.registry import describe_hyperparameters, find_algorithm, hyperparameters, load_class
+from maxent_onpolicy.cli.registry import (
+    describe_hyperparameters,
+    find_algorithm,
+    hyperparameters,
+    load_class,
+    written_value,
+)
 from maxent_onpolicy.cli.tracking import read_tracking
 from maxent_onpolicy.cli.values import UsageError, check_checkpoint_seconds, check_mapping, merge, read_yaml, set_path
 from maxent_onpolicy.evaluation.provenance import collect_provenance
@@ -259,7 +265,7 @@ def show_hyperparameters(console: Console, algorithm: str | None) -> None:
     table.add_column("default", overflow="fold", max_width=16)
     table.add_column("meaning", overflow="fold")
     for name, parameter in hyperparameters(cls).items():
-        table.add_row(_as_option(name), Text(str(parameter.default)), Text(texts.get(name, "")))
+        table.add_row(_as_option(name), Text(written_value(parameter.default)), Text(texts.get(name, "")))
     console.print(table)
 
 

@@ -1,7 +1,9 @@
 """Does maximum entropy help, and where: PPO and TRPO against what adds entropy to them, environment by environment."""
 
+from collections.abc import Mapping
 from itertools import chain
 from math import ceil
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -110,5 +112,16 @@ def _draw_pair(axis: Axes, rows: pd.DataFrame, env_ids: list[str]) -> None:
 
 
 def _pairs(results: Results) -> list[tuple[str, str]]:
-    algorithms = {run.label: str(run.config["algorithm"]) for run in results.used}
-    return [(x, y) for x in results.labels for y in results.labels if BASES.get(algorithms[x]) == algorithms[y]]
+    """Labels with entropy, each beside what it extends: that with its policy, or all where none has."""
+    configs = {run.label: run.config for run in results.used}
+    found = []
+    for x in results.labels:
+        bases = [y for y in results.labels if BASES.get(configs[x]["algorithm"]) == configs[y]["algorithm"]]
+        alike = [y for y in bases if _policy(configs[x]) == _policy(configs[y])]
+        found += [(x, y) for y in alike or bases]
+    return found
+
+
+def _policy(config: Mapping[str, Any]) -> dict[str, Any]:
+    given = config["hyperparameters"].get("policy_kwargs") or {}
+    return {name: value for name, value in given.items() if name != "entropy_net_arch"}

@@ -191,7 +191,7 @@ class FakeDisplay:
 
 
 def make_job(path: Path) -> Job:
-    run = SimpleNamespace(path=path, status={"timesteps": 0})
+    run = SimpleNamespace(path=path, status={"timesteps": 0}, checkpoint=path / "checkpoint.zip")
     config = SimpleNamespace(name="PPO on X, seed 0", total_timesteps=100)
     return Job(config, path, lambda: run)  # type: ignore[arg-type, return-value]
 

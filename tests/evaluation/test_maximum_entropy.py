@@ -37,6 +37,22 @@ def test_each_environment_has_a_verdict(make_run):
     assert list(table.data.columns)[-1] == "entropy"
 
 
+def test_a_counterpart_has_the_same_policy(make_run):
+    kinds = {"of the state": {"net_arch": [64], "state_dependent_std": True}, "": {"net_arch": [64]}}
+    for name, kwargs in kinds.items():
+        for algorithm, more in (("TRPO", {}), ("MaxEntTRPO", {"entropy_net_arch": [64]})):
+            hyperparameters = {"policy_kwargs": {**kwargs, **more}}
+            make_run(f"{algorithm} {name}", algorithm=algorithm, hyperparameters=hyperparameters, **ONE_MODE)
+    make_run("MaxEntTRPO beta", algorithm="MaxEntTRPO", **ONE_MODE)
+    table = maximum_entropy_table(load_results(make_run.results), FEW).data
+    assert sorted(set(zip(table["x"], table["y"], strict=True))) == [
+        ("MaxEntTRPO ", "TRPO "),
+        ("MaxEntTRPO beta", "TRPO "),
+        ("MaxEntTRPO beta", "TRPO of the state"),
+        ("MaxEntTRPO of the state", "TRPO of the state"),
+    ]
+
+
 def test_few_runs_leave_everything_open(make_run):
     found = maximum_entropy_table(make_runs(make_run, seeds=4), FEW).data
     assert found["probability"].tolist() == [1.0, 0.0, 0.5, 0.5]
