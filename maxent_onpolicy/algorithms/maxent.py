@@ -36,7 +36,7 @@ from maxent_onpolicy.validation import check_choice, check_pair, check_range, di
 
 Temperature = float | Schedule | Literal["auto"]
 # To explore first and to be exact at the end: better than a constant one in the suite "ablation".
-FALLING = LinearSchedule(0.1, 0.0, 1.0)
+FALLING = LinearSchedule(0.05, 0.0, 1.0)
 
 
 class EntropyCriticMixin(ActorCriticAlgorithm):

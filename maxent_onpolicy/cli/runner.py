@@ -37,7 +37,7 @@ from maxent_onpolicy.evaluation.protocol import CsvFormat, Episodes, EvaluationC
 from maxent_onpolicy.evaluation.provenance import collect_provenance
 from maxent_onpolicy.evaluation.runs import CsvLog, RunDirectory
 
-_ROWS = 200  # of train.csv, at most; trackers get every row
+_ROWS = 100  # of train.csv, at most; trackers get every row
 # what SB3's zip reader raises for a file that is no model, or half of one
 _UNREADABLE = (zipfile.BadZipFile, EOFError, KeyError, ValueError, RuntimeError)
 

@@ -22,6 +22,7 @@ from maxent_onpolicy.evaluation.drawing import (
     style,
     wrapped,
 )
+from maxent_onpolicy.evaluation.matrix import MANY
 from maxent_onpolicy.evaluation.modes import adjective, policy_words, slug, split_of
 from maxent_onpolicy.evaluation.scores import Results
 from maxent_onpolicy.evaluation.statistics import BAND_RESAMPLES, Band, performance_profile
@@ -190,6 +191,7 @@ def diagnostics_plot(results: Results, env_id: str) -> Plot | None:
     shown = [(column, title) for column, title in DIAGNOSTICS if column in logged]
     if not shown:
         return None
+    many = len(results.labels) >= MANY  # single runs could not be told apart, and take megabytes
     with style():
         figure, axes = make_panels(len(shown), height=1.6)
         for axis, (column, title) in zip(axes, shown, strict=True):
@@ -198,10 +200,12 @@ def diagnostics_plot(results: Results, env_id: str) -> Plot | None:
                 thinned = thin([frame for frame in frames[label] if column in frame], column)
                 if thinned is not None:
                     grid, values = thinned
-                    draw_band(axis, Band(grid, values.mean(axis=0), *(np.full((2, len(grid)), np.nan))), look, values)
+                    mean = Band(grid, values.mean(axis=0), *(np.full((2, len(grid)), np.nan)))
+                    draw_band(axis, mean, look, () if many else values)
         label_axes(figure, axes, results.step_name, "")
         add_legend(figure, results)
-    caption = f"What the runs on {env_id} logged while training: mean over seeds, and every single run as a thin line."
+    singles = "" if many else ", and every single run as a thin line"
+    caption = f"What the runs on {env_id} logged while training: mean over seeds{singles}."
     return Plot(f"diagnostics_{_file_name(env_id)}", f"Training on {env_id}", caption, figure)
 
 

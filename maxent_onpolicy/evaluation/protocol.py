@@ -359,7 +359,7 @@ class CsvFormat(KVWriter):
                 continue
             if isinstance(value, int | float | np.number) or (isinstance(value, torch.Tensor) and value.numel() == 1):
                 number = float(value)
-                row[key] = int(number) if number.is_integer() and abs(number) < 1e15 else f"{number:.8g}"
+                row[key] = int(number) if number.is_integer() and abs(number) < 1e15 else f"{number:.5g}"
         self.log.append([row])
 
     def close(self) -> None:

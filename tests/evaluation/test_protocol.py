@@ -305,7 +305,7 @@ def test_non_numbers_are_not_logged(tmp_path):
     CsvFormat(log, clock=lambda: 0.0).write(row, {}, step=8)
     assert (tmp_path / "train.csv").read_text().splitlines() == [
         "timesteps,wall_seconds,count,loss,tensor",
-        "8,0.0,3,0.33333333,0.5",
+        "8,0.0,3,0.33333,0.5",
     ]
 
 
