@@ -41,7 +41,7 @@ def test_tensorboard_shows_what_the_csv_files_say(tmp_path):
     for name in ("train/entropy", "train/tau", "rollout/ep_rew_mean"):
         told = train[["timesteps", name]].dropna()
         assert len(told) > 5
-        np.testing.assert_allclose(scalars[name], told.to_numpy(), rtol=1e-5)  # five digits
+        np.testing.assert_allclose(scalars[name], told.to_numpy(), rtol=5e-5)  # five digits
     means = evaluations.groupby(["mode", "timesteps"])[["return", "length"]].mean()
     for mode in ("deterministic", "stochastic"):
         for what in ("return", "length"):
