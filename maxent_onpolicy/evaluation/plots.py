@@ -144,41 +144,23 @@ def profile_plot(results: Results, mode: str, bootstrap: Bootstrap) -> Plot | No
     return Plot("performance_profile", "Performance profile", caption, figure)
 
 
-def efficiency_plot(results: Results, mode: str, bootstrap: Bootstrap) -> Plot | None:
-    """IQM of normalised scores against environment steps; ``None`` where no environment can be aggregated."""
+def efficiency_plots(results: Results, mode: str, bootstrap: Bootstrap) -> list[Plot]:
+    """IQM of normalised scores against environment steps and against wall time.
+
+    The first is missing where no environment can be aggregated, and with it the second, which is also missing
+    where no run logged times.
+    """
     bands = _score_bands(results, mode, bootstrap)
     if not bands:
-        return None
-    figure = _efficiency_figure(results, bands, results.step_name)
+        return []
     caption = (
         f"Interquartile mean of {_whose_scores(mode)} while training, over all "
         f"environments, with pointwise {bootstrap.interval_name} from resampling whole runs."
     )
-    return Plot("sample_efficiency", "Sample efficiency", caption, figure)
-
-
-def wall_clock_plot(results: Results, mode: str, bootstrap: Bootstrap) -> Plot | None:
-    """:func:`efficiency_plot` against wall time; ``None`` where nothing can be aggregated or no run logged times."""
-    bands = {}
-    env_ids = results.shared_env_ids(mode, normalised=True)
-    for label, band in _score_bands(results, mode, bootstrap).items():
-        runs = [run for run in results.used if run.label == label and run.env_id in env_ids]
-        minutes = mean_minutes([run.read_train() for run in runs], band.x)
-        if minutes is not None:
-            bands[label] = band._replace(x=minutes)
-    if not bands:
-        return None
-    longest = [band.x[-1] for band in bands.values()]
-    far_apart = max(longest) > _FAR_APART * min(longest)
-    if far_apart:  # there is no place for the beginning, at no time at all
-        bands = {label: Band(*(part[band.x > 0] for part in band)) for label, band in bands.items()}
-    figure = _efficiency_figure(results, bands, "Minutes of a run, mean over runs", logarithmic=far_apart)
-    caption = (
-        f"Interquartile mean of {_whose_scores(mode)}, as above, against the wall time that a run "
-        "had taken by then, evaluations included: the mean over all runs and environments. Runs of one suite may share "
-        "a machine, so compare these times with each other only."
-    )
-    return Plot("wall_clock_efficiency", "Wall-clock efficiency", caption, figure)
+    figure = _efficiency_figure(results, bands, results.step_name)
+    by_steps = Plot("sample_efficiency", "Sample efficiency", caption, figure)
+    by_time = _wall_clock_plot(results, mode, bands)
+    return [by_steps] if by_time is None else [by_steps, by_time]
 
 
 def diagnostics_plot(results: Results, env_id: str) -> Plot | None:
@@ -260,6 +242,30 @@ def thin(frames: Sequence[pd.DataFrame], column: str) -> tuple[np.ndarray, np.nd
 
 
 # --- parts -----------------------------------------------------------------------------------------------------------
+
+
+def _wall_clock_plot(results: Results, mode: str, bands: dict[str, Band]) -> Plot | None:
+    """The bands against wall time; ``None`` if no run logged times."""
+    env_ids = results.shared_env_ids(mode, normalised=True)
+    timed = {}
+    for label, band in bands.items():
+        runs = [run for run in results.used if run.label == label and run.env_id in env_ids]
+        minutes = mean_minutes([run.read_train() for run in runs], band.x)
+        if minutes is not None:
+            timed[label] = band._replace(x=minutes)
+    if not timed:
+        return None
+    longest = [band.x[-1] for band in timed.values()]
+    far_apart = max(longest) > _FAR_APART * min(longest)
+    if far_apart:  # there is no place for the beginning, at no time at all
+        timed = {label: Band(*(part[band.x > 0] for part in band)) for label, band in timed.items()}
+    figure = _efficiency_figure(results, timed, "Minutes of a run, mean over runs", logarithmic=far_apart)
+    caption = (
+        f"Interquartile mean of {_whose_scores(mode)}, as above, against the wall time that a run "
+        "had taken by then, evaluations included: the mean over all runs and environments. Runs of one suite may share "
+        "a machine, so compare these times with each other only."
+    )
+    return Plot("wall_clock_efficiency", "Wall-clock efficiency", caption, figure)
 
 
 def _score_bands(results: Results, mode: str, bootstrap: Bootstrap) -> dict[str, Band]:

@@ -22,11 +22,10 @@ from maxent_onpolicy.evaluation.maximum_entropy import maximum_entropy_plot, max
 from maxent_onpolicy.evaluation.plots import (
     aggregate_plot,
     diagnostics_plot,
-    efficiency_plot,
+    efficiency_plots,
     improvement_plot,
     learning_curves,
     profile_plot,
-    wall_clock_plot,
 )
 from maxent_onpolicy.evaluation.published import published_table
 from maxent_onpolicy.evaluation.scores import Results, load_results
@@ -170,8 +169,7 @@ def build_sections(results: Results, bootstrap: Bootstrap) -> list[Section]:
                 aggregate_plot(aggregates.data, results, bootstrap) if aggregates else None,
                 aggregates,
                 profile_plot(results, mode, bootstrap),
-                efficiency_plot(results, mode, bootstrap),
-                wall_clock_plot(results, mode, bootstrap),
+                *efficiency_plots(results, mode, bootstrap),
             ],
             False,
         ),

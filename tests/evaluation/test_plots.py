@@ -111,7 +111,7 @@ def test_profile_and_efficiency_end_where_the_scores_do(results):
     scores = np.concatenate(results.final_scores("PPO", results.env_ids, "deterministic"))
     profile = axis.lines[1]
     assert profile.get_ydata() == pytest.approx([np.mean(scores > tau) for tau in profile.get_xdata()])
-    axis = plots.efficiency_plot(results, "deterministic", BOOTSTRAP).figure.axes[0]
+    axis = plots.efficiency_plots(results, "deterministic", BOOTSTRAP)[0].figure.axes[0]
     table = aggregate_table(results, BOOTSTRAP).data.set_index(["algorithm", "mode"])
     assert axis.lines[1].get_ydata()[-1] == pytest.approx(table.loc[("PPO", "deterministic"), "iqm"])
 
@@ -135,17 +135,17 @@ def times(results, seconds_per_step):
 def test_wall_clock_efficiency_ends_when_the_runs_do(two_by_two):
     times(two_by_two, {"PPO": 0.006, "MaxEntPPO": 0.012})
     found = load_results(two_by_two)
-    axis = plots.wall_clock_plot(found, "deterministic", BOOTSTRAP).figure.axes[0]
+    by_steps, by_time = plots.efficiency_plots(found, "deterministic", BOOTSTRAP)
+    axis = by_time.figure.axes[0]
     assert [line.get_xdata().tolist() for line in axis.lines] == [[0, 1, 2], [0, 0.5, 1]]
-    steps = plots.efficiency_plot(found, "deterministic", BOOTSTRAP).figure.axes[0]
-    for line, same in zip(axis.lines, steps.lines, strict=True):
+    for line, same in zip(axis.lines, by_steps.figure.axes[0].lines, strict=True):
         assert line.get_ydata().tolist() == same.get_ydata().tolist()
     assert axis.get_xscale() == "linear"
 
 
 def test_times_far_apart_are_drawn_on_a_logarithmic_scale(two_by_two):
     times(two_by_two, {"PPO": 0.006, "MaxEntPPO": 0.6})
-    axis = plots.wall_clock_plot(load_results(two_by_two), "deterministic", BOOTSTRAP).figure.axes[0]
+    axis = plots.efficiency_plots(load_results(two_by_two), "deterministic", BOOTSTRAP)[1].figure.axes[0]
     assert axis.get_xscale() == "log"
     assert [line.get_xdata().tolist() for line in axis.lines] == [[50, 100], [0.5, 1]]
 
@@ -153,9 +153,8 @@ def test_times_far_apart_are_drawn_on_a_logarithmic_scale(two_by_two):
 def test_figures_that_do_not_apply_are_none(make_run):
     make_run(env_id="Custom-v0", train=False)
     results = load_results(make_run.results)
-    assert plots.wall_clock_plot(results, "deterministic", BOOTSTRAP) is None
     assert plots.profile_plot(results, "deterministic", BOOTSTRAP) is None
-    assert plots.efficiency_plot(results, "deterministic", BOOTSTRAP) is None
+    assert plots.efficiency_plots(results, "deterministic", BOOTSTRAP) == []
     assert plots.diagnostics_plot(results, "Custom-v0") is None
 
 
@@ -164,7 +163,7 @@ def test_curves_that_do_not_overlap_are_left_out(make_run):
     make_run(seed=1, checkpoints=(100, 200))
     results = load_results(make_run.results)
     assert not plots.learning_curves(results, "deterministic", BOOTSTRAP).figure.axes[0].lines
-    assert plots.efficiency_plot(results, "deterministic", BOOTSTRAP) is None
+    assert plots.efficiency_plots(results, "deterministic", BOOTSTRAP) == []
 
 
 def test_a_single_checkpoint_is_visible(make_run):
