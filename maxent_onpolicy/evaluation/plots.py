@@ -45,11 +45,13 @@ _POINTS = 60  # of a diagnostic curve; more cannot be seen in a panel this small
 
 
 def learning_curves(results: Results, mode: str, bootstrap: Bootstrap) -> Plot:
-    """Return against environment steps: a panel an environment, mean with band, every run as a thin line.
+    """Return against environment steps: a panel an environment, mean with band, single runs as thin lines.
 
-    ``mode`` is one of ``results.modes``; ``bootstrap`` says how the bands are computed.
+    The latter only where algorithms are few. ``mode`` is one of ``results.modes``; ``bootstrap`` says how the bands
+    are computed.
     """
     panels = [env_id for env_id in results.env_ids if any(len(results.final(x, env_id, mode)) for x in results.labels)]
+    many = len(results.labels) >= MANY  # single runs could not be told apart, and take megabytes
     with style():
         figure, axes = make_panels(len(panels))
         for axis, env_id in zip(axes, panels, strict=True):
@@ -60,12 +62,13 @@ def learning_curves(results: Results, mode: str, bootstrap: Bootstrap) -> Plot:
                     continue
                 key = ("curve", label, env_id, mode)
                 band = band_of(curves.values[:, None, :], curves.timesteps, bootstrap, key, "mean")
-                draw_band(axis, band, look, singles=curves.values)
+                draw_band(axis, band, look, () if many else curves.values)
         label_axes(figure, axes, results.step_name, "Return")
         add_legend(figure, results)
+    singles = "" if many else ", and every single run as a thin line"
     caption = (
         f"Return of {adjective(mode)} evaluation episodes (raw reward) while training: mean over seeds, pointwise "
-        f"bootstrap {bootstrap.interval_name} as a band, and every single run as a thin line."
+        f"bootstrap {bootstrap.interval_name} as a band{singles}."
     )
     title = f"Learning curves, {policy_words(mode)}"
     return Plot(f"learning_curves_{slug(mode)}", title, caption, figure)
@@ -173,7 +176,7 @@ def diagnostics_plot(results: Results, env_id: str) -> Plot | None:
     shown = [(column, title) for column, title in DIAGNOSTICS if column in logged]
     if not shown:
         return None
-    many = len(results.labels) >= MANY  # single runs could not be told apart, and take megabytes
+    many = len(results.labels) >= MANY
     with style():
         figure, axes = make_panels(len(shown), height=1.6)
         for axis, (column, title) in zip(axes, shown, strict=True):
