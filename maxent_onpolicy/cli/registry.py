@@ -186,7 +186,7 @@ def check_hyperparameters(algorithm: str, values: Mapping[str, Any], place: str)
 def build_hyperparameters(values: Mapping[str, Any]) -> dict[str, Any]:
     """Turn written values into what the class takes.
 
-    ``linear:3e-4:0`` becomes a schedule from 3e-4 to 0 over the training,
+    ``linear:3e-4:0`` becomes a schedule from 3e-4 to 0 over the training, ``linear:3e-4:0:0.5`` over its first half,
     ``policy_kwargs.activation_fn: relu`` becomes ``torch.nn.ReLU``, and ``train_freq: [1, episode]`` a tuple.
 
     Raises:
@@ -206,8 +206,9 @@ def written_value(value: Any) -> str:
     """Return a hyperparameter as the command line takes it, or as Python shows it where that takes none."""
     from stable_baselines3.common.utils import LinearSchedule
 
-    if isinstance(value, LinearSchedule) and value.end_fraction == 1:
-        return f"linear:{value.start:g}:{value.end:g}"
+    if isinstance(value, LinearSchedule):
+        fraction = "" if value.end_fraction == 1 else f":{value.end_fraction:g}"
+        return f"linear:{value.start:g}:{value.end:g}{fraction}"
     return str(value)
 
 
@@ -217,15 +218,17 @@ def _schedule(name: str, value: Any) -> Any:
     from stable_baselines3.common.utils import LinearSchedule
 
     try:
-        kind, start, end = value.split(":")
-        if kind == "linear":
+        kind, start, end, *fraction = value.split(":")
+        if kind == "linear" and len(fraction) < 2:
             first, last = (check_range(name, float(text), 0) for text in (start, end))
-            return LinearSchedule(first, last, 1.0)
+            until = float(fraction[0]) if fraction else 1.0
+            if 0 < until <= 1:
+                return LinearSchedule(first, last, until)
     except ValueError:
         pass
     raise UsageError(
-        f"`{name}`: a linear schedule is written linear:START:END with numbers of at least 0, such as linear:3e-4:0; "
-        f"got {value!r}"
+        f"`{name}`: a linear schedule is written linear:START:END with numbers of at least 0, such as linear:3e-4:0, "
+        f"or linear:START:END:FRACTION to end after that part of the training, above 0 and up to 1; got {value!r}"
     )
 
 

@@ -14,6 +14,7 @@ from maxent_onpolicy.cli.plan import select
 from maxent_onpolicy.cli.registry import (
     ALGORITHMS,
     build_hyperparameters,
+    written_value,
     describe_hyperparameters,
     find_algorithm,
     hyperparameters,
@@ -55,11 +56,20 @@ def test_written_values_become_what_the_class_takes():
     assert built["learning_rate"](0.0) == pytest.approx(0)
     assert built["tau"] == "auto"
     assert built["policy_kwargs"] == {"activation_fn": nn.ReLU, "net_arch": [8]}
-    for wrong in ("linear:3e-4", "lin_3e-4", "linear:a:b"):
+    until = build_hyperparameters({"tau": "linear:0.05:0.01:0.25"})["tau"]
+    assert [until(remaining) for remaining in (1.0, 0.875, 0.75, 0.5, 0.0)] == pytest.approx(
+        [0.05, 0.03, 0.01, 0.01, 0.01]
+    )
+    for wrong in ("linear:3e-4", "lin_3e-4", "linear:a:b", "linear:1:0:0", "linear:1:0:1.5", "linear:1:0:1:1"):
         with pytest.raises(UsageError, match="`learning_rate`: a linear schedule is written linear:START:END"):
             build_hyperparameters({"learning_rate": wrong})
     with pytest.raises(UsageError, match="did you mean 'tanh'"):
         build_hyperparameters({"policy_kwargs": {"activation_fn": "tan"}})
+
+
+@pytest.mark.parametrize("written", ["linear:0.05:0", "linear:0.1:0.01:0.25", "auto", "0.02"])
+def test_schedules_are_shown_as_they_are_written(written):
+    assert written_value(build_hyperparameters({"tau": written})["tau"]) == written
 
 
 @pytest.mark.parametrize("path", sorted(SUITES.glob("*.yaml")), ids=lambda path: path.stem)
