@@ -14,11 +14,11 @@ from maxent_onpolicy.cli.plan import select
 from maxent_onpolicy.cli.registry import (
     ALGORITHMS,
     build_hyperparameters,
-    written_value,
     describe_hyperparameters,
     find_algorithm,
     hyperparameters,
     load_class,
+    written_value,
 )
 from maxent_onpolicy.cli.suite import find_suite, list_suites, load_suite
 from maxent_onpolicy.cli.values import UsageError
