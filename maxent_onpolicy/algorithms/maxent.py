@@ -35,8 +35,9 @@ from maxent_onpolicy.policies.aliases import PolicyAliases
 from maxent_onpolicy.validation import check_choice, check_pair, check_range, did_you_mean
 
 Temperature = float | Schedule | Literal["auto"]
-# To explore first and to be exact at the end: better than a constant one in the suite "ablation".
-FALLING = LinearSchedule(0.05, 0.0, 1.0)
+# To explore first and be exact in the end: better than a constant one in the suite "ablation", and than one that
+# pays for randomness up to the end, as a policy becomes certain more slowly than it becomes random.
+FALLING = LinearSchedule(0.1, 0.0, 0.5)
 
 
 class EntropyCriticMixin(ActorCriticAlgorithm):

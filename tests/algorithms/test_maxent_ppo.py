@@ -202,7 +202,7 @@ def test_everything_is_logged():
     model = MaxEntPPO("MlpPolicy", "Pendulum-v1", **SMALL | {"n_steps": 400, "batch_size": 100}).learn(400)
     values = model.logger.name_to_value
     assert {f"train/{name}" for name in LOGGED} <= set(values)
-    assert values["train/tau"] == 0.05
+    assert values["train/tau"] == 0.1
     assert 0 < values["train/entropy_advantage_share"] < 1
     # Pendulum's bounds are ±2 and the deviation is 1: P(|a| > 2) is about 4.6 %.
     assert values["train/clipped_actions"] == pytest.approx(0.046, abs=0.03)
