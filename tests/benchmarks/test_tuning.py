@@ -63,8 +63,9 @@ def test_a_setting_that_lacks_an_environment_is_not_best():
     assert tuning.scores(trials).set_index("setting")["best"].to_dict() == {"a": False, "b": True}
 
 
-def test_the_committed_table_regenerates_byte_for_byte(tmp_path):
-    folder = ROOT / "results" / "mujoco-tuning"
+@pytest.mark.parametrize("name", ["mujoco-tuning", "mujoco-schedules"])
+def test_the_committed_table_regenerates_byte_for_byte(tmp_path, name):
+    folder = ROOT / "results" / name
     tuning.tuning_table(tuning.read(folder / "tuning.csv")).write(tmp_path)
     for path in sorted((folder / "tables").iterdir()):
         assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
