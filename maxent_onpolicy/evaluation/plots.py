@@ -41,6 +41,7 @@ DIAGNOSTICS = (
     ("train/clipped_actions", "Clipped actions (share)"),
 )
 _FAR_APART = 20  # times as long as the shortest runs: then time is drawn on a logarithmic scale
+_SINGLES = ", and every single run as a thin line"
 _POINTS = 60  # of a diagnostic curve; more cannot be seen in a panel this small
 
 
@@ -51,7 +52,6 @@ def learning_curves(results: Results, mode: str, bootstrap: Bootstrap) -> Plot:
     are computed.
     """
     panels = [env_id for env_id in results.env_ids if any(len(results.final(x, env_id, mode)) for x in results.labels)]
-    many = len(results.labels) >= MANY  # single runs could not be told apart, and take megabytes
     with style():
         figure, axes = make_panels(len(panels))
         for axis, env_id in zip(axes, panels, strict=True):
@@ -62,10 +62,10 @@ def learning_curves(results: Results, mode: str, bootstrap: Bootstrap) -> Plot:
                     continue
                 key = ("curve", label, env_id, mode)
                 band = band_of(curves.values[:, None, :], curves.timesteps, bootstrap, key, "mean")
-                draw_band(axis, band, look, () if many else curves.values)
+                draw_band(axis, band, look, curves.values if _shows_singles(results) else ())
         label_axes(figure, axes, results.step_name, "Return")
         add_legend(figure, results)
-    singles = "" if many else ", and every single run as a thin line"
+    singles = _SINGLES if _shows_singles(results) else ""
     caption = (
         f"Return of {adjective(mode)} evaluation episodes (raw reward) while training: mean over seeds, pointwise "
         f"bootstrap {bootstrap.interval_name} as a band{singles}."
@@ -176,7 +176,6 @@ def diagnostics_plot(results: Results, env_id: str) -> Plot | None:
     shown = [(column, title) for column, title in DIAGNOSTICS if column in logged]
     if not shown:
         return None
-    many = len(results.labels) >= MANY
     with style():
         figure, axes = make_panels(len(shown), height=1.6)
         for axis, (column, title) in zip(axes, shown, strict=True):
@@ -186,10 +185,10 @@ def diagnostics_plot(results: Results, env_id: str) -> Plot | None:
                 if thinned is not None:
                     grid, values = thinned
                     mean = Band(grid, values.mean(axis=0), *(np.full((2, len(grid)), np.nan)))
-                    draw_band(axis, mean, look, () if many else values)
+                    draw_band(axis, mean, look, values if _shows_singles(results) else ())
         label_axes(figure, axes, results.step_name, "")
         add_legend(figure, results)
-    singles = "" if many else ", and every single run as a thin line"
+    singles = _SINGLES if _shows_singles(results) else ""
     caption = f"What the runs on {env_id} logged while training: mean over seeds{singles}."
     return Plot(f"diagnostics_{_file_name(env_id)}", f"Training on {env_id}", caption, figure)
 
@@ -245,6 +244,11 @@ def thin(frames: Sequence[pd.DataFrame], column: str) -> tuple[np.ndarray, np.nd
 
 
 # --- parts -----------------------------------------------------------------------------------------------------------
+
+
+def _shows_singles(results: Results) -> bool:
+    """Of many algorithms single runs could not be told apart, and take megabytes."""
+    return len(results.labels) < MANY
 
 
 def _wall_clock_plot(results: Results, mode: str, bands: dict[str, Band]) -> Plot | None:
