@@ -17,6 +17,13 @@ STOCK = {
     "MaxEntTRPO": "SB3 TRPO",
     "SAC": "SB3 SAC",
 }
+#: What there are several kinds of, in the order in which figures have them.
+FAMILIES = ("PPO", "TRPO", "SAC")
+
+
+def family(algorithm: str) -> str:
+    """Return what an algorithm is a kind of: PPO, TRPO, SAC, or itself where it is no kind of any."""
+    return STOCK.get(algorithm, algorithm).removeprefix("SB3 ")
 
 
 def counterpart_table(results: Results, bootstrap: Bootstrap) -> Table | None:

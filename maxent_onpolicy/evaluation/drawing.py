@@ -142,6 +142,29 @@ def make_panels(count: int, height: float = 2.1) -> tuple[Figure, list[Axes]]:
     return figure, list(axes[:count])
 
 
+def make_grid(rows: int, columns: int, height: float = 1.7) -> tuple[Figure, list[Axes]]:
+    """A figure with ``rows`` times ``columns`` panels, row by row; those of a row have one scale."""
+    figure = Figure(figsize=(WIDTH, 0.5 + rows * height), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, sharey="row")
+    return figure, list(axes.ravel())
+
+
+def name_rows(axes: Sequence[Axes], names: Sequence[str]) -> list[Axes]:
+    """Name the rows of a grid at their left, and remove and leave out the panels in which nothing is drawn."""
+    columns = len(axes) // len(names)
+    kept = []
+    for row, name in enumerate(names):
+        drawn = [axis for axis in axes[row * columns : (row + 1) * columns] if axis.lines]
+        for axis in drawn[:1]:
+            axis.set_ylabel(wrapped(name, 26))
+            axis.tick_params(axis="y", labelleft=True)
+        kept += drawn
+    for axis in axes:
+        if axis not in kept:
+            axis.remove()
+    return kept
+
+
 def band_of(values: Any, timesteps: np.ndarray, bootstrap: Bootstrap, key: tuple[str, ...], statistic: str) -> Band:
     """Return a statistic of ``values`` with its band; ``key`` names the band for its random draws."""
     return sample_efficiency(

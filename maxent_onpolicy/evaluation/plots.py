@@ -1,6 +1,7 @@
 """Figures of results: PNG and SVG, the same bytes for the same runs."""
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from maxent_onpolicy.evaluation.counterparts import FAMILIES, family
 from maxent_onpolicy.evaluation.drawing import (
     COLOURS,
     INK,
@@ -18,7 +20,9 @@ from maxent_onpolicy.evaluation.drawing import (
     draw_band,
     label_axes,
     looks_of,
+    make_grid,
     make_panels,
+    name_rows,
     style,
     wrapped,
 )
@@ -46,29 +50,34 @@ _POINTS = 60  # of a diagnostic curve; more cannot be seen in a panel this small
 
 
 def learning_curves(results: Results, mode: str, bootstrap: Bootstrap) -> Plot:
-    """Return against environment steps: a panel an environment, mean with band, single runs as thin lines.
+    """Return against environment steps: mean with band, single runs as thin lines.
 
-    The latter only where algorithms are few. ``mode`` is one of ``results.modes``; ``bootstrap`` says how the bands
-    are computed.
+    There is a panel for each environment, or, of many algorithms, a row with a panel for each family of them
+    (``counterparts.family``) on one scale. Single runs are drawn where no more than a few algorithms share a panel.
+    ``mode`` is one of ``results.modes``; ``bootstrap`` says how the bands are computed.
     """
-    panels = [env_id for env_id in results.env_ids if any(len(results.final(x, env_id, mode)) for x in results.labels)]
+    env_ids = [env_id for env_id in results.env_ids if any(len(results.final(x, env_id, mode)) for x in results.labels)]
+    families = _families(results)
+    singles = max(map(len, families.values())) < MANY
+    looks = looks_of(results)
     with style():
-        figure, axes = make_panels(len(panels))
-        for axis, env_id in zip(axes, panels, strict=True):
-            axis.set_title(env_id)
-            for label, look in looks_of(results).items():
+        figure, axes = make_panels(len(env_ids)) if len(families) == 1 else make_grid(len(env_ids), len(families))
+        for axis, (env_id, (name, labels)) in zip(axes, product(env_ids, families.items()), strict=True):
+            axis.set_title(name or env_id)
+            for label in labels:
                 curves = results.curves(label, env_id, mode) if len(results.final(label, env_id, mode)) else None
                 if curves is None:
                     continue
                 key = ("curve", label, env_id, mode)
                 band = band_of(curves.values[:, None, :], curves.timesteps, bootstrap, key, "mean")
-                draw_band(axis, band, look, curves.values if _shows_singles(results) else ())
+                draw_band(axis, band, looks[label], curves.values if singles else ())
+        if len(families) > 1:
+            axes = name_rows(axes, env_ids)
         label_axes(figure, axes, results.step_name, "Return")
         add_legend(figure, results)
-    singles = _SINGLES if _shows_singles(results) else ""
     caption = (
         f"Return of {adjective(mode)} evaluation episodes (raw reward) while training: mean over seeds, pointwise "
-        f"bootstrap {bootstrap.interval_name} as a band{singles}."
+        f"bootstrap {bootstrap.interval_name} as a band{_SINGLES if singles else ''}."
     )
     title = f"Learning curves, {policy_words(mode)}"
     return Plot(f"learning_curves_{slug(mode)}", title, caption, figure)
@@ -244,6 +253,15 @@ def thin(frames: Sequence[pd.DataFrame], column: str) -> tuple[np.ndarray, np.nd
 
 
 # --- parts -----------------------------------------------------------------------------------------------------------
+
+
+def _families(results: Results) -> dict[str, list[str]]:
+    """Labels by the name of their family, where there are many of several families; otherwise all under no name."""
+    of = {run.label: family(run.config["algorithm"]) for run in results.used}
+    names = [name for name in FAMILIES if name in of.values()] + sorted(set(of.values()) - set(FAMILIES))
+    if len(results.labels) < MANY or len(names) == 1:
+        return {"": list(results.labels)}
+    return {name: [label for label in results.labels if of[label] == name] for name in names}
 
 
 def _shows_singles(results: Results) -> bool:

@@ -1,4 +1,4 @@
-"""Tables of where runs began and where they ended: returns, the policy's entropy, the critics' explained variance."""
+"""Tables of where runs began and where they ended: returns, the policy's entropy, the critics' fit."""
 
 from itertools import product
 from math import nan
@@ -15,6 +15,8 @@ QUANTITIES = (
     ("train/entropy", "entropy", "Entropy", True),
     ("train/explained_variance", "explained_variance", "Explained variance, value", False),
     ("train/entropy_explained_variance", "entropy_explained_variance", "Explained variance, entropy", False),
+    ("train/std", "std", "Action std", False),
+    ("train/clipped_actions", "clipped_actions", "Clipped actions", False),
 )
 _PART = 10  # a beginning and an end are this part of the rows
 
@@ -46,7 +48,10 @@ def gain_table(results: Results, bootstrap: Bootstrap) -> Table | None:
 
 
 def training_table(results: Results, bootstrap: Bootstrap) -> Table | None:
-    """Entropy and the critics' explained variance, mean over seeds with interval; ``None`` if no run logged them."""
+    """Entropy, the critics' explained variance and the actions' spread: means over seeds with intervals.
+
+    ``None`` if no run logged any of them.
+    """
     data, text = [], []
     for env_id in results.env_ids:
         for label in results.labels:
@@ -66,14 +71,18 @@ def training_table(results: Results, bootstrap: Bootstrap) -> Table | None:
                 text.append(shown)
     if not data:
         return None
-    frame = pd.DataFrame(text)
-    empty = [column for column in frame.columns[3:] if (frame[column] == "–").all()]
+    numbers, words = pd.DataFrame(data), pd.DataFrame(text)
+    empty = [column for column in words.columns[3:] if (words[column] == "–").all()]
     caption = (
         f"What runs logged while training: means over the first and the last tenth of it, then over seeds "
-        f"[{bootstrap.interval_name}]; explained variance in the last tenth. Entropy is in nats, an action's or, of a "
-        "language model, a token's."
+        f"[{bootstrap.interval_name}]; all but the entropy in the last tenth only. Entropy is in nats, an action's or, "
+        "of a language model, a token's."
     )
-    return Table("training", "Entropy while training", caption, pd.DataFrame(data), frame.drop(columns=empty))
+    if (numbers["clipped_actions_last"] > 0).any():
+        caption += " Clipped actions are a share of all their components."
+    elif "Clipped actions" not in empty:  # discrete ones cannot be
+        empty.append("Clipped actions")
+    return Table("training", "While training", caption, numbers, words.drop(columns=empty))
 
 
 def ends_of(frame: pd.DataFrame, column: str) -> tuple[float, float]:

@@ -206,6 +206,32 @@ def test_thinning_averages_and_skips_what_is_missing():
     assert plots.thin([frame, frame.assign(timesteps=frame["timesteps"] + 1000)], "x") is None
 
 
+def test_many_algorithms_have_a_panel_for_each_family(make_run):
+    for kind in ("PPO", "MaxEntPPO", "RPO", "SB3 PPO", "TRPO", "MaxEntTRPO", "SAC"):
+        make_run(f"our {kind}", "Ant-v5", algorithm=kind)
+        if kind != "SAC":
+            make_run(f"our {kind}", "Hopper-v5", algorithm=kind)
+    make_run("our TRPO", "Ant-v5", seed=1, algorithm="TRPO")
+    figure = plots.learning_curves(load_results(make_run.results), "deterministic", BOOTSTRAP).figure
+    panels = [(axis.get_ylabel(), axis.get_title(), *map(len, lines(axis))) for axis in figure.axes]
+    assert panels == [  # means, and runs behind them
+        ("Ant-v5", "PPO", 4, 4),
+        ("", "TRPO", 2, 3),
+        ("", "SAC", 1, 1),
+        ("Hopper-v5", "PPO", 4, 4),
+        ("", "TRPO", 2, 2),
+    ]
+
+
+def test_many_algorithms_of_one_family_hide_their_single_runs(make_run):
+    for number in range(plots.MANY):
+        make_run(f"PPO {number}")
+    plot = plots.learning_curves(load_results(make_run.results), "deterministic", BOOTSTRAP)
+    means, runs = lines(*plot.figure.axes)
+    assert (len(means), len(runs)) == (plots.MANY, 0)
+    assert "single run" not in plot.caption
+
+
 def test_files_are_the_same_bytes_whatever_the_users_style(results, tmp_path):
     def files():
         plots.learning_curves(results, "deterministic", BOOTSTRAP).write(folder)

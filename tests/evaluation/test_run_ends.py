@@ -26,6 +26,7 @@ def test_entropy_is_shown_at_both_ends(two_by_two_read_only):
     table = training_table(results, FEW)
     assert list(table.text.columns) == [
         *("Environment", "Algorithm", "Seeds", "Entropy, first", "Entropy, last", "Explained variance, value"),
+        *("Action std", "Clipped actions"),
     ]
     assert len(table.data) == 4
     run = results.used[0]
@@ -34,7 +35,17 @@ def test_entropy_is_shown_at_both_ends(two_by_two_read_only):
     row = table.data[(table.data["algorithm"] == run.label) & (table.data["environment"] == run.env_id)].iloc[0]
     assert row["entropy_first"] == pytest.approx(sum(first for first, _ in ends) / 3)
     assert row["entropy_last"] == pytest.approx(sum(last for _, last in ends) / 3)
+    assert row["std_last"] == pytest.approx(sum(ends_of(each.read_train(), "train/std")[1] for each in same) / 3)
     assert row["entropy_last_low"] <= row["entropy_last"] <= row["entropy_last_high"]
+
+
+@pytest.mark.parametrize("share", [0.25, 0.0])
+def test_clipped_actions_are_left_out_where_none_can_be(make_run, share):
+    folder = make_run()
+    frame = pd.read_csv(folder / "train.csv").assign(**{"train/clipped_actions": share})
+    frame.to_csv(folder / "train.csv", index=False)
+    table = training_table(load_results(make_run.results), FEW)
+    assert ("Clipped actions" in table.text) == ("Clipped actions" in table.caption) == (share > 0)
 
 
 def test_runs_that_logged_nothing_have_no_table(make_run):
