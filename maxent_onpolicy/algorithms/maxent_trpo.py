@@ -22,8 +22,8 @@ class MaxEntTRPO(EntropyCriticMixin, TRPO):
         *args: further arguments of TRPO, in its order.
         tau: temperature: a float, a function of the remaining progress (1 → 0), or ``"auto"``: dual ascent until the
             policy's entropy meets ``target_entropy``. What it is measured in, ``advantage_normalization`` says. The
-            default falls from 0.1 to 0 in the first half of each call of ``learn``, so give a number to train in many
-            short calls.
+            default falls from 0.1 to 0 in the first quarter of each call of ``learn``, so give a number to train in
+            many short calls.
         entropy_gamma: discount γ_H of future entropy.
         entropy_gae_lambda: trace decay λ_H of the entropy advantage; 0 is the one-step TD error.
         entropy_vf_coef: c₂, weight of the entropy critic's loss relative to the value loss.

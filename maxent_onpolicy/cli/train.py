@@ -262,7 +262,7 @@ def show_hyperparameters(console: Console, algorithm: str | None) -> None:
         title_justify="left",
     )
     table.add_column("option", no_wrap=True)
-    table.add_column("default", overflow="fold", max_width=16)
+    table.add_column("default", overflow="fold", max_width=17)
     table.add_column("meaning", overflow="fold")
     for name, parameter in hyperparameters(cls).items():
         table.add_row(_as_option(name), Text(written_value(parameter.default)), Text(texts.get(name, "")))

@@ -164,7 +164,7 @@ def test_help_lists_the_hyperparameters_of_an_algorithm(in_tmp, capsys):
     assert "hyperparameters of MaxEntPPO" in output
     assert "--entropy-gae-lambda" in output
     assert "temperature: a float, a function of" in output
-    assert "--tau                     linear:0.1:0:0.5 " in output
+    assert "--tau                     linear:0.1:0:0.25 " in output
     assert "usage: maxent-onpolicy train [-h] [OPTIONS] ALGORITHM ENVIRONMENT" in output
 
 
