@@ -4,16 +4,17 @@
   python -m benchmarks.budgets mujoco-tuning --timesteps 120_000 --seeds 100 --only 'PPO, narrow policy' 'TRPO, small*'
 
 Runs as many steps as are asked for, in --runs, and takes the speed from the first row of a run's train.csv until an
-evaluation interval later, which has one evaluation in it. A run that was not made counts as one of the same algorithm
-in the same environment. Speeds go to budgets.csv in --output, in place of the suite's earlier ones; the core-hours that
-are printed go into the suite's file. Other options are those of `maxent-onpolicy bench`.
+evaluation interval later, which has one evaluation in it; the time up to that row is added once. A run that was not
+made counts as one of the same algorithm in the same environment. Speeds go to budgets.csv in --output, in place of the
+suite's earlier ones; the core-hours that are printed go into the suite's file. Other options are those of
+`maxent-onpolicy bench`.
 """
 
 import argparse
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from statistics import harmonic_mean
+from statistics import mean
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -37,13 +38,15 @@ class Speed(NamedTuple):
         algorithm: class.
         env_id: environment.
         label: of the run.
-        steps_per_second: environment steps a second.
+        start_seconds: until the first row that it logged.
+        steps_per_second: environment steps a second from then on.
     """
 
     suite: str
     algorithm: str
     env_id: str
     label: str
+    start_seconds: float
     steps_per_second: float
 
 
@@ -59,7 +62,8 @@ def speed_of(run: RunDirectory) -> Speed:
     if not len(later):
         raise SystemExit(f"{run.path} has no rows that are {every} steps apart; give --timesteps of more than that")
     steps, seconds = later[0] - rows[0]
-    return Speed(run.config["suite"], run.config["algorithm"], run.env_id, run.label, round(steps / seconds, 1))
+    who = (run.config["suite"], run.config["algorithm"], run.env_id, run.label)
+    return Speed(*who, round(float(rows[0, 1]), 1), round(steps / seconds, 1))
 
 
 def core_hours(suite: Suite, speeds: Iterable[Speed]) -> float:
@@ -68,19 +72,26 @@ def core_hours(suite: Suite, speeds: Iterable[Speed]) -> float:
     Raises:
         SystemExit: if an algorithm was not measured in an environment.
     """
-    known: dict[tuple[str, str], list[float]] = {}
+    known: dict[tuple[str, str], list[Speed]] = {}
     for each in speeds:
         if each.suite == suite.name:
-            known.setdefault((each.algorithm, each.env_id), []).append(each.steps_per_second)
+            known.setdefault((each.algorithm, each.env_id), []).append(each)
     missing = sorted({(run.algorithm, run.env_id) for run in suite.runs} - set(known))
     if missing:
         raise SystemExit(f"no run is measured of {', '.join(' in '.join(pair) for pair in missing)}")
-    return sum(run.total_timesteps / harmonic_mean(known[run.algorithm, run.env_id]) for run in suite.runs) / 3600
+    seconds = (
+        mean(
+            each.start_seconds + run.total_timesteps / each.steps_per_second
+            for each in known[run.algorithm, run.env_id]
+        )
+        for run in suite.runs
+    )
+    return sum(seconds) / 3600
 
 
 def read(path: Path) -> list[Speed]:
     """Return the speeds of a CSV file."""
-    return [Speed(*row[:4], float(row[4])) for row in read_rows(path)]
+    return [Speed(*row[:4], *map(float, row[4:])) for row in read_rows(path)]
 
 
 def shortened(block: Any, timesteps: int) -> Any:
