@@ -37,7 +37,7 @@ from maxent_onpolicy.validation import check_choice, check_pair, check_range, di
 Temperature = float | Schedule | Literal["auto"]
 # To explore first and be exact in the end: better than a constant one in the suite "ablation", and than one that
 # pays for randomness up to the end, as a policy becomes certain more slowly than it becomes random. The suite
-# "mujoco-schedules" has the fraction.
+# "mujoco-tuning-long" has the fraction.
 FALLING = LinearSchedule(0.1, 0.0, 0.25)
 
 
