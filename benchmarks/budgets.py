@@ -106,21 +106,17 @@ def shortened(block: Any, timesteps: int) -> Any:
     return block
 
 
-def measure(suite: Suite, runs: Path, path: Path, timesteps: int | None, options: Sequence[str]) -> list[Speed]:
-    """Make runs, or what is missing of them, and put their speeds in the place of the suite's earlier ones.
+def measure(suite: Suite, runs: Path, timesteps: int | None, options: Sequence[str]) -> list[Speed]:
+    """Make runs, or what is missing of them, and return how fast they were.
 
     Args:
         suite: which.
         runs: folder of results, in which the run directories are.
-        path: the CSV file.
         timesteps: of a run; ``None`` for all.
         options: of ``maxent-onpolicy bench``.
 
-    Returns:
-        The speeds of this suite.
-
     Raises:
-        SystemExit: if a run failed; the file is then as it was.
+        SystemExit: if a run failed, or is too short.
     """
     content = read_yaml(suite.path)
     with tempfile.TemporaryDirectory() as folder:
@@ -130,10 +126,7 @@ def measure(suite: Suite, runs: Path, path: Path, timesteps: int | None, options
         status = bench([str(part), *common, *options])
     if status:
         raise SystemExit(status)
-    found = [speed_of(run) for run in find_runs(runs / suite.name)[0] if run.completed]
-    others = [row for row in (read(path) if path.is_file() else []) if row.suite != suite.name]
-    write_rows(path, Speed._fields, sorted([*others, *found]))
-    return found
+    return [speed_of(run) for run in find_runs(runs / suite.name)[0] if run.completed]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -147,8 +140,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--timesteps", type=int, help="of a run; more than its evaluation interval (default: all)")
     options, rest = parser.parse_known_args(arguments)
     suite = load_suite(find_suite(options.suite))
-    speeds = measure(suite, options.runs, options.output / _FILE, options.timesteps, rest)
-    print(f"budget of {suite.name}: {core_hours(suite, speeds):.2g} core-hours for {len(suite.runs)} runs")
+    speeds = measure(suite, options.runs, options.timesteps, rest)
+    hours = core_hours(suite, speeds)
+    path = options.output / _FILE
+    others = [row for row in (read(path) if path.is_file() else []) if row.suite != suite.name]
+    write_rows(path, Speed._fields, sorted([*others, *speeds]))
+    print(f"budget of {suite.name}: {hours:.2g} core-hours for {len(suite.runs)} runs")
 
 
 if __name__ == "__main__":
