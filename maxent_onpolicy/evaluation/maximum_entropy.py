@@ -112,16 +112,20 @@ def _draw_pair(axis: Axes, rows: pd.DataFrame, env_ids: list[str]) -> None:
 
 
 def _pairs(results: Results) -> list[tuple[str, str]]:
-    """Labels with entropy, each beside what it extends: that with its policy, or all where none has."""
+    """Labels with entropy, each beside what it extends: that whose policy differs least, or all of these."""
     configs = {run.label: run.config for run in results.used}
     found = []
     for x in results.labels:
         bases = [y for y in results.labels if BASES.get(configs[x]["algorithm"]) == configs[y]["algorithm"]]
-        alike = [y for y in bases if _policy(configs[x]) == _policy(configs[y])]
-        found += [(x, y) for y in alike or bases]
+        apart = {y: _differences(_policy(configs[x]), _policy(configs[y])) for y in bases}
+        found += [(x, y) for y in bases if apart[y] == min(apart.values())]
     return found
 
 
 def _policy(config: Mapping[str, Any]) -> dict[str, Any]:
     given = config["hyperparameters"].get("policy_kwargs") or {}
     return {name: value for name, value in given.items() if name != "entropy_net_arch"}
+
+
+def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> int:
+    return sum(one.get(name) != other.get(name) for name in {*one, *other})
