@@ -21,10 +21,10 @@ import pandas as pd
 import yaml
 
 from benchmarks.rows import read_rows, write_rows
-from maxent_onpolicy.cli.bench import main as bench
+from benchmarks.tuning import make_trials
 from maxent_onpolicy.cli.suite import Suite, find_suite, load_suite
 from maxent_onpolicy.cli.values import read_yaml
-from maxent_onpolicy.evaluation.runs import RunDirectory, find_runs
+from maxent_onpolicy.evaluation.runs import RunDirectory
 
 _FILE = "budgets.csv"
 _RESULTS = Path("results/budgets")
@@ -122,11 +122,8 @@ def measure(suite: Suite, runs: Path, timesteps: int | None, options: Sequence[s
     with tempfile.TemporaryDirectory() as folder:
         part = Path(folder) / suite.path.name
         part.write_text(yaml.safe_dump(shortened(content, timesteps) if timesteps else content), encoding="utf-8")
-        common = ("--results", str(runs), "--no-model", "--no-report", "--no-tensorboard")
-        status = bench([str(part), *common, *options])
-    if status:
-        raise SystemExit(status)
-    return [speed_of(run) for run in find_runs(runs / suite.name)[0] if run.completed]
+        found = make_trials(str(part), runs, ["--no-tensorboard", *options])
+    return [speed_of(run) for run in found if run.completed]
 
 
 def main(arguments: list[str] | None = None) -> None:

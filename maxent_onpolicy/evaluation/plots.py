@@ -58,7 +58,7 @@ def learning_curves(results: Results, mode: str, bootstrap: Bootstrap) -> Plot:
     """
     env_ids = [env_id for env_id in results.env_ids if any(len(results.final(x, env_id, mode)) for x in results.labels)]
     families = _families(results)
-    singles = max(map(len, families.values())) < MANY
+    singles = max(map(len, families.values())) < MANY  # of more they could not be told apart, and take megabytes
     looks = looks_of(results)
     with style():
         figure, axes = make_panels(len(env_ids)) if len(families) == 1 else make_grid(len(env_ids), len(families))
@@ -185,6 +185,7 @@ def diagnostics_plot(results: Results, env_id: str) -> Plot | None:
     shown = [(column, title) for column, title in DIAGNOSTICS if column in logged]
     if not shown:
         return None
+    singles = len(results.labels) < MANY
     with style():
         figure, axes = make_panels(len(shown), height=1.6)
         for axis, (column, title) in zip(axes, shown, strict=True):
@@ -194,11 +195,10 @@ def diagnostics_plot(results: Results, env_id: str) -> Plot | None:
                 if thinned is not None:
                     grid, values = thinned
                     mean = Band(grid, values.mean(axis=0), *(np.full((2, len(grid)), np.nan)))
-                    draw_band(axis, mean, look, values if _shows_singles(results) else ())
+                    draw_band(axis, mean, look, values if singles else ())
         label_axes(figure, axes, results.step_name, "")
         add_legend(figure, results)
-    singles = _SINGLES if _shows_singles(results) else ""
-    caption = f"What the runs on {env_id} logged while training: mean over seeds{singles}."
+    caption = f"What the runs on {env_id} logged while training: mean over seeds{_SINGLES if singles else ''}."
     return Plot(f"diagnostics_{_file_name(env_id)}", f"Training on {env_id}", caption, figure)
 
 
@@ -262,11 +262,6 @@ def _families(results: Results) -> dict[str, list[str]]:
     if len(results.labels) < MANY or len(names) == 1:
         return {"": list(results.labels)}
     return {name: [label for label in results.labels if of[label] == name] for name in names}
-
-
-def _shows_singles(results: Results) -> bool:
-    """Of many algorithms single runs could not be told apart, and take megabytes."""
-    return len(results.labels) < MANY
 
 
 def _wall_clock_plot(results: Results, mode: str, bands: dict[str, Band]) -> Plot | None:
