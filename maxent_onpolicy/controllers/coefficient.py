@@ -28,12 +28,14 @@ class EntropyCoefSchedule(_EntropyCoef):
         initial: at the beginning.
         final: at the end.
         kind: ``"constant"`` (``initial``), ``"linear"``, ``"cosine"`` or ``"exponential"`` (both ends positive).
+        end_fraction: share of the training at which ``final`` is reached; it stays there.
         coef: the weight in force.
     """
 
     initial: float = 0.01
     final: float = 0.0
     kind: Literal["constant", "linear", "cosine", "exponential"] = "linear"
+    end_fraction: float = 1.0
     coef: float | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -41,10 +43,12 @@ class EntropyCoefSchedule(_EntropyCoef):
         exponential = self.kind == "exponential"
         check_range("initial", self.initial, 0, low_open=exponential)
         check_range("final", self.final, 0, low_open=exponential)
+        check_range("end_fraction", self.end_fraction, 0, 1, low_open=True)
 
     def before_update(self, rollout: RolloutStatistics, settings: UpdateSettings) -> UpdateSettings:
         """See :class:`Controller`."""
-        self.coef = schedule_value(self.kind, self.initial, self.final, rollout.progress_remaining)
+        progress = rollout.progress_remaining
+        self.coef = schedule_value(self.kind, self.initial, self.final, progress, self.end_fraction)
         return settings._replace(ent_coef=self.coef)
 
     def to_log(self) -> dict[str, float]:

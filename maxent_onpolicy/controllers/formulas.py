@@ -77,7 +77,9 @@ def additive_step(coef: float, entropy: float, target: float, delta: float, boun
     return min(max(moved, bounds[0]), bounds[1])
 
 
-def schedule_value(kind: str, initial: float, final: float, progress_remaining: float) -> float:
+def schedule_value(
+    kind: str, initial: float, final: float, progress_remaining: float, end_fraction: float = 1.0
+) -> float:
     """Value of a schedule that starts at ``initial`` and ends at ``final``.
 
     Args:
@@ -86,8 +88,9 @@ def schedule_value(kind: str, initial: float, final: float, progress_remaining: 
         initial: at the beginning.
         final: at the end.
         progress_remaining: 1 at the beginning, 0 at the end, as SB3 counts.
+        end_fraction: share of the training at which ``final`` is reached.
     """
-    remaining = min(max(progress_remaining, 0.0), 1.0)
+    remaining = 1 - min(max(1 - progress_remaining, 0.0) / end_fraction, 1.0)
     if kind == "constant":
         return initial
     if kind == "exponential":

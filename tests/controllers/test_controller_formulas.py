@@ -79,6 +79,8 @@ def test_additive_step():
 def test_schedules(kind, expected):
     assert [schedule_value(kind, 0.4, 0.1, p) for p in (1.0, 0.75, 0.0)] == pytest.approx(expected)
     assert schedule_value(kind, 0.4, 0.1, -0.1) == pytest.approx(expected[-1])
+    early = [schedule_value(kind, 0.4, 0.1, p, end_fraction=0.2) for p in (1.0, 0.95, 0.8, 0.5)]
+    assert early == pytest.approx([*expected, expected[-1]])
 
 
 def test_candidates_end_with_the_bound_itself():

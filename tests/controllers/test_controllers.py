@@ -83,6 +83,11 @@ def test_schedule_of_the_entropy_coefficient():
     controller = started(EntropyCoefSchedule(initial=0.1, final=0.02))
     weights = [controller.before_update(rollout(progress=each), SETTINGS).ent_coef for each in (1.0, 0.5, 0.0)]
     assert weights == pytest.approx([0.1, 0.06, 0.02])
+    controller = started(EntropyCoefSchedule(initial=0.1, end_fraction=0.25))
+    weights = [controller.before_update(rollout(progress=each), SETTINGS).ent_coef for each in (1.0, 0.875, 0.75, 0.5)]
+    assert weights == pytest.approx([0.1, 0.05, 0.0, 0.0])
+    with pytest.raises(ValueError, match="end_fraction"):
+        EntropyCoefSchedule(end_fraction=0)
 
 
 def test_bapo_and_erc_hand_over_their_bounds():
