@@ -1,5 +1,6 @@
 """Suites are data: every name in them is checked, with the closest valid one, before anything runs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,15 @@ def test_a_suites_budget_is_what_its_committed_runs_took(path):
 def test_a_budget_that_is_none_is_refused(tmp_path, block, message):
     with pytest.raises(UsageError, match=message):
         load_suite(write_suite(tmp_path, budget=block))
+
+
+def test_the_reference_has_the_settings_of_the_suite_that_it_checks():
+    ours = {(run.label, run.env_id, run.seed): run for run in load_suite(SUITES / "mujoco.yaml").runs}
+    for reference in load_suite(SUITES / "mujoco-reference.yaml").runs:
+        label = reference.label.removeprefix("SB3 ")
+        run = ours[label, reference.env_id, reference.seed]
+        of_its_own = {"suite": reference.suite, "label": reference.label, "algorithm": reference.algorithm}
+        assert replace(run, **of_its_own, tuning_budget=reference.tuning_budget) == reference
 
 
 def test_the_quick_suite_compares_three_algorithms_on_two_mujoco_tasks():
