@@ -26,16 +26,19 @@ case "$suite" in
     ;;
   *classic*)
     install_extra box2d
-    "$venv/bin/python" -m pip install --disable-pip-version-check -q -c "$root/constraints.txt" sb3-contrib
+    install_sb3_contrib
     ;;
+  *reference*) install_sb3_contrib ;;
 esac
 
 results="my_results"
+trains=yes
 arguments=("$@")
 for index in "${!arguments[@]}"; do
   case "${arguments[$index]}" in
     --results) results="${arguments[$((index + 1))]:-$results}" ;;
     --results=*) results="${arguments[$index]#*=}" ;;
+    --dry-run | --verify | --verify=*) trains=no ;;
   esac
 done
 case "$results" in
@@ -46,7 +49,7 @@ name="$(basename "$suite" .yaml)"
 say "Running the suite '$name'; its runs, tables, figures and report go to $results/$name"
 status=0
 "$venv/bin/maxent-onpolicy" bench "$suite" --results "$results" "$@" || status=$?
-if [ "$name" = zero-sum ] && [ "$status" = 0 ] && [ -d "$results/$name/runs" ]; then
+if [ "$name" = zero-sum ] && [ "$trains" = yes ] && [ "$status" = 0 ] && [ -d "$results/$name/runs" ]; then
   say "Measuring the solvers of games, a quarter of an hour; tables and figures go to $results/$name/solvers"
   (cd "$root" && "$venv/bin/python" -m benchmarks.games --output "$folder/$name/solvers" all) || status=$?
 fi

@@ -71,6 +71,11 @@ PY
   printf '%s\n' "$wanted" >"$stamp"
 }
 
+# What the suites with Stable-Baselines3's own classes are compared with.
+install_sb3_contrib() {
+  "$venv/bin/python" -m pip install --disable-pip-version-check -q -c "$root/constraints.txt" sb3-contrib
+}
+
 # requirements_of EXTRA NAME: print those requirements of an extra that begin with NAME.
 requirements_of() {
   "$venv/bin/python" - "$root/pyproject.toml" "$1" "$2" <<'PY'

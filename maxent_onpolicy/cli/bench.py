@@ -17,7 +17,7 @@ from maxent_onpolicy.cli.jobs import Job
 from maxent_onpolicy.cli.launchers import make_launcher
 from maxent_onpolicy.cli.launchers.base import End, Launcher, Request
 from maxent_onpolicy.cli.launchers.record import Record
-from maxent_onpolicy.cli.output import make_console, show_report
+from maxent_onpolicy.cli.output import make_console, try_report
 from maxent_onpolicy.cli.parse import Flag, option, parse_options, read_assignments
 from maxent_onpolicy.cli.plan import PlannedRun, plan_run, preparation, select, shard
 from maxent_onpolicy.cli.suite import Suite, find_suite, load_suite
@@ -93,7 +93,8 @@ class BenchOptions:
         restart: discard runs that were made with other settings or cannot be read, and run them again
         no_model: do not keep the trained models
         no_report: write no report at the end
-        verify: run this cell (label/environment) again, in my_results/verify, and compare with what is in --results
+        verify: run this cell (label/environment) again, in my_results/verify, and compare with what is in --results;
+            the seeds that are there, unless --seeds says others
         dry_run: show what would be done, and do nothing
     """
 
@@ -125,29 +126,43 @@ class BenchOptions:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command; return the exit status: 0, 1 if a run failed, 130 if it was interrupted.
+    """Run the command; return the exit status: 0, 1 if a run or the report failed, 130 if it was interrupted.
 
     Raises:
         UsageError: if the suite, an option, or what lies in the results directory does not allow it.
     """
     options = parse_options(BenchOptions, "bench", DESCRIPTION, arguments)
     _check_numbers(options)
-    return _verify(options) if options.verify else _bench(options)
+    return _bench(options) if options.verify is None else _verify(options, options.verify)
 
 
-def _verify(options: BenchOptions) -> int:
+def _verify(options: BenchOptions, name: str) -> int:
     """Run a cell again and compare; return the exit status: 1 if it came out otherwise."""
-    assert options.verify is not None
     if options.only or options.shard or options.detach:
         raise UsageError("--verify takes neither --only, --shard nor --detach")
     suite = load_suite(find_suite(options.suite), seeds=options.seeds, timesteps=options.timesteps)
-    cell = cell_of(suite.runs, options.verify)
-    there = published(options.results / suite.name, cell)
-    status = _bench(replace(options, verify=None, only=(options.verify,), results=AGAIN, no_report=True))
+    cell = cell_of(suite.runs, name)
+    there, seeds = published(options.results / suite.name, cell)
+    cell = [run for run in cell if options.seeds or run.seed in seeds]
+    if not cell:
+        raise UsageError(
+            f"{options.results / suite.name} has no seed of the suite's of {name}; --seeds says which to run"
+        )
+    again = AGAIN / suite.name
+    earlier = [run.config.seed for run in (plan_run(config, again) for config in cell) if run.action == "skip"]
+    seeds = tuple(run.seed for run in cell)
+    status = _bench(replace(options, verify=None, only=(name,), seeds=seeds, results=AGAIN, no_report=True))
     if status or options.dry_run:
         return status
-    again = load_results(AGAIN / suite.name)
-    return 0 if compare(make_console(), there, again, cell[0].label, cell[0].env_id) else _FAILURE
+    console = make_console()
+    inside = compare(console, there, load_results(again), cell)
+    if earlier:
+        seeds_then = ", ".join(map(str, earlier))
+        text = (
+            f"From an earlier comparison: seed{'s' * (len(earlier) > 1)} {seeds_then}; remove {again} to run all again."
+        )
+        console.print(Text(text), soft_wrap=True)
+    return 0 if inside else _FAILURE
 
 
 def _bench(options: BenchOptions) -> int:
@@ -279,12 +294,10 @@ def _conclude(
     failed = [job for job in outcome.jobs if job.state == "failed"]
     unfinished = [job for job in outcome.jobs if job.state in ("waiting", "running", "interrupted")]
     nothing_yet = outcome.end == "detached" and not outcome.completed_before
+    reported = True
     if not (options.no_report or outcome.end == "stopped" or nothing_yet):
-        try:
-            console.print()
-            show_report(console, results)
-        except (ValueError, OSError) as error:
-            console.print(Text(f"no report: {error}"), soft_wrap=True)
+        console.print()
+        reported = try_report(console, results)
     for job in failed:
         console.print(Text(f"\nfailed: {job.config.name} ({job.path})\n  {job.error}", style="red"), soft_wrap=True)
         for line in job.tail:
@@ -302,7 +315,7 @@ def _conclude(
         text = f"\ninterrupted with {len(unfinished)} runs unfinished; the same command goes on from there"
         console.print(Text(text), soft_wrap=True)
         return _INTERRUPTED
-    return _FAILURE if failed or corrupt else 0
+    return 0 if reported and not (failed or corrupt) else _FAILURE
 
 
 def show_plan(console: Console, suite: Suite, plan: list[PlannedRun], results: Path, restart: bool) -> None:

@@ -78,8 +78,9 @@ class LogDisplay:
         return f"{self.share():4.0%}  {ended} of {len(self.jobs)} runs done, {running} running{eta}"
 
     def share(self) -> float:
-        """Return which part of all timesteps is done."""
-        return sum(map(_done, self.jobs)) / max(1, sum(job.config.total_timesteps for job in self.jobs))
+        """Return which part of all timesteps is done, but those that a failed run leaves undone."""
+        jobs = [job for job in self.jobs if job.state != "failed"]
+        return sum(map(_done, jobs)) / sum(job.config.total_timesteps for job in jobs) if jobs else 1.0
 
     def seconds_left(self) -> float | None:
         """Return the time left at the speed so far; ``None`` before there is one.
@@ -98,7 +99,8 @@ class LogDisplay:
             return None
         a_run = {_kind(job): a_step.get(_kind(job), 0.0) * job.config.total_timesteps for job in self.jobs}
         mean = sum(a_run.values()) / len(a_step)
-        ahead = sum((a_run[_kind(job)] or mean) * (1 - _done(job) / job.config.total_timesteps) for job in self.jobs)
+        jobs = [job for job in self.jobs if job.state != "failed"]
+        ahead = sum((a_run[_kind(job)] or mean) * (1 - _done(job) / job.config.total_timesteps) for job in jobs)
         at_a_time = sum(spent[kind] for kind in a_step) / (now - self.began)
         return ahead / at_a_time
 

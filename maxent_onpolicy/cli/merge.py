@@ -16,7 +16,7 @@ from rich.text import Text
 
 from maxent_onpolicy.cli.config import differences
 from maxent_onpolicy.cli.lock import locked
-from maxent_onpolicy.cli.output import make_console, show_report
+from maxent_onpolicy.cli.output import make_console, try_report
 from maxent_onpolicy.cli.parse import Flag, option, parse_options
 from maxent_onpolicy.cli.values import UsageError
 from maxent_onpolicy.evaluation.runs import RunDirectory, RunError, find_runs, run_path
@@ -27,7 +27,8 @@ DESCRIPTION = """Bring the runs of several results directories into one.
   maxent-onpolicy bench mujoco --shard 2/2 --results there    on another
   maxent-onpolicy merge here/mujoco there/mujoco --into results/mujoco
 
-A run that is further takes the place of one that is less far. Completed runs
+A run that is further takes the place of one that is less far; of unfinished
+runs it is the one whose checkpoint is. Completed runs
 are never replaced: if the same run was completed twice with other returns, the
 first is kept, the command names both and ends with status 1. Runs that are
 still going on are left out. The same command again changes nothing.
@@ -56,18 +57,19 @@ class MergeOptions:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command; return the exit status: 1 if runs contradict each other or cannot be read.
+    """Run the command; return the exit status: 1 if runs contradict each other, or cannot be read or reported on.
 
     Raises:
-        UsageError: if a source holds no runs, or is the target.
+        UsageError: if a source holds no runs, is the target, or has runs of another suite.
     """
     options = parse_options(MergeOptions, "merge", DESCRIPTION, arguments)
     console = make_console()
     _check(options)
     left_out = _NO_NUMBERS if options.lean else ()
     counts: Counter[str] = Counter()
-    for source in options.sources:
-        runs, corrupt = find_runs(source / "runs")
+    stores = [find_runs(source / "runs") for source in options.sources]
+    _check_suites(options, [run for runs, _ in stores for run in runs])
+    for runs, corrupt in stores:
         for broken in corrupt:
             counts["unreadable"] += 1
             _say(console, f"unreadable   {broken.path}: {broken.reason}")
@@ -78,12 +80,8 @@ def main(arguments: list[str]) -> int:
         f"{counts[name]} {name}" for name in ("known", "running", "conflict", "unreadable") if counts[name]
     )
     _say(console, f"{total} run{'s' * (total != 1)} taken into {options.into}{f'; {told}' if told else ''}")
-    if not options.no_report:
-        try:
-            show_report(console, options.into)
-        except (ValueError, OSError) as error:
-            _say(console, f"no report: {error}")
-    return _FAILURE if counts["conflict"] or counts["unreadable"] else 0
+    reported = options.no_report or try_report(console, options.into)
+    return 0 if reported and not (counts["conflict"] or counts["unreadable"]) else _FAILURE
 
 
 def _check(options: MergeOptions) -> None:
@@ -96,12 +94,21 @@ def _check(options: MergeOptions) -> None:
             raise UsageError(f"--into must be another directory than the sources, got {options.into}")
 
 
+def _check_suites(options: MergeOptions, runs: Sequence[RunDirectory]) -> None:
+    """One report is on one suite: others differ in budgets and settings, under the same labels perhaps."""
+    there = find_runs(options.into / "runs")[0] if options.into.is_dir() else []
+    suites = {str(run.config["suite"]): run.path for run in [*there, *runs]}
+    if len(suites) > 1:
+        found = "; ".join(f"{name} ({path})" for name, path in sorted(suites.items()))
+        raise UsageError(f"all runs must be of one suite, got {found}")
+
+
 def _take(console: Console, run: RunDirectory, into: Path, left_out: Sequence[str]) -> str:
     """Take in one run if it says something new; return what became of it."""
     target = run_path(into, run.label, run.env_id, run.seed)
     try:
         with locked(run.path):
-            found, reason = compare(run, target)
+            found, reason = compare(run, target, left_out)
             if found in ("new", "further"):
                 copy_run(run.path, target, left_out)
     except UsageError:
@@ -112,12 +119,13 @@ def _take(console: Console, run: RunDirectory, into: Path, left_out: Sequence[st
     return found
 
 
-def compare(run: RunDirectory, target: Path) -> tuple[Verdict, str]:
+def compare(run: RunDirectory, target: Path, left_out: Sequence[str] = ()) -> tuple[Verdict, str]:
     """Say what a run is to a store.
 
     Args:
         run: that may be taken in.
         target: where it would lie.
+        left_out: files that it would come without.
 
     Returns:
         ``new``; ``further`` than an unfinished one that is there; ``known`` if nothing would be gained; or
@@ -135,9 +143,14 @@ def compare(run: RunDirectory, target: Path) -> tuple[Verdict, str]:
     if there.completed:
         same = not run.completed or filecmp.cmp(run.path / _RETURNS, target / _RETURNS, shallow=False)
         return ("known", "") if same else ("conflict", "both are completed, with other returns")
-    if run.completed or run.status["timesteps"] > there.status["timesteps"]:
-        return "further", ""
-    return "known", ""
+    return ("further" if run.completed or _reach(run, left_out) > _reach(there) else "known"), ""
+
+
+def _reach(run: RunDirectory, left_out: Sequence[str] = ()) -> tuple[int, int]:
+    """From which step an unfinished run would go on, and how far it was."""
+    checkpoint = run.checkpoint.exists() and run.checkpoint.name not in left_out
+    steps = int(run.status["timesteps"])
+    return steps if checkpoint else 0, steps
 
 
 def copy_run(source: Path, target: Path, left_out: Sequence[str]) -> None:

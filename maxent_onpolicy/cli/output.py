@@ -22,7 +22,7 @@ def show_report(console: Console, results: Path) -> None:
 
     Raises:
         FileNotFoundError: if there is no such directory.
-        ValueError: if it holds no completed run.
+        ValueError: if it holds no completed run, or a file that cannot be read.
         OSError: if the report cannot be written.
     """
     from maxent_onpolicy.evaluation.report import write_report
@@ -32,3 +32,16 @@ def show_report(console: Console, results: Path) -> None:
     page = write_report(results)
     console.print(summary_renderable(load_results(results)))
     console.print(Text(f"\nreport: {page}"), soft_wrap=True)
+
+
+def try_report(console: Console, results: Path) -> bool:
+    """:func:`show_report`, or print why there is none; return whether that is no failure: no run is completed yet."""
+    from maxent_onpolicy.evaluation.scores import NoResultsError
+
+    try:
+        show_report(console, results)
+    except (ValueError, OSError) as error:
+        expected = isinstance(error, NoResultsError)
+        console.print(Text(f"no report: {error}", style="" if expected else "red"), soft_wrap=True)
+        return expected
+    return True

@@ -174,6 +174,7 @@ def execute(
             with suppress(OSError):
                 run.write_status("failed", error=describe(error), finished=_now())
             raise
+        run.eval_log().sync()  # "completed" must not outlive the last evaluation when the machine stops
         run.write_status("completed", timesteps=timesteps, finished=_now(), wall_seconds=round(clock(), 3))
         run.discard_checkpoint()
 

@@ -23,6 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from maxent_onpolicy.env_ids import is_text
+from maxent_onpolicy.evaluation.checkpoints import UnusableRun, distributions, name_modes, read_checkpoints
 from maxent_onpolicy.evaluation.modes import FAMILIES, MODES, SPLITS, adjective, family
 from maxent_onpolicy.evaluation.ranges import ScoreRange, load_score_ranges, normalise, resolve_ranges
 from maxent_onpolicy.evaluation.runs import CorruptRun, RunDirectory, find_runs
@@ -30,6 +31,10 @@ from maxent_onpolicy.validation import check_choice
 
 ENOUGH_SEEDS = 10  # fewer is called preliminary (Agarwal et al. 2021; Patterson et al. 2024)
 _SAME_BUDGET = 0.95  # final checkpoints that differ more than by a rounded-up rollout are worth a note
+
+
+class NoResultsError(ValueError):
+    """A results directory without a completed run: there is nothing to report on yet."""
 
 
 class Problem(NamedTuple):
@@ -192,7 +197,8 @@ def load_results(results_dir: Path | str) -> Results:
 
     Raises:
         FileNotFoundError: if ``results_dir`` is no directory.
-        ValueError: if it holds no completed run with evaluations, or a broken ``score_ranges.json``.
+        NoResultsError: if it holds no completed run with evaluations.
+        ValueError: if it is no results directory, or has a broken ``score_ranges.json``.
     """
     results_dir = Path(results_dir)
     if results_dir.is_dir() and not (results_dir / "runs").is_dir():
@@ -207,15 +213,15 @@ def load_results(results_dir: Path | str) -> Results:
         key = (run.label, run.env_id, run.seed)
         try:
             if key in used:
-                raise _Unusable("another run has the same label, environment and seed")
-            frames.append(_checkpoints(run))
+                raise UnusableRun("another run has the same label, environment and seed")
+            frames.append(read_checkpoints(run))
             used[key] = run
-        except _Unusable as reason:
+        except UnusableRun as reason:
             name = f"{run.label}, {run.env_id}, seed {run.seed}"
             problems.append(Problem(name, run.status["state"], str(reason)))
     if not frames:
         reasons = "; ".join(f"{problem.run}: {problem.reason}" for problem in problems[:3])
-        raise ValueError(
+        raise NoResultsError(
             f"`results_dir` holds no completed run with evaluations, got {str(results_dir)!r} "
             f"with {len(problems)} other run directories{f' ({reasons})' if reasons else ''}"
         )
@@ -226,7 +232,7 @@ def load_results(results_dir: Path | str) -> Results:
         suite=", ".join(sorted({str(run.config["suite"]) for run in used.values()})),
         runs=runs,
         used=list(used.values()),
-        checkpoints=_named(pd.concat(frames, ignore_index=True)),
+        checkpoints=name_modes(pd.concat(frames, ignore_index=True)),
         problems=problems,
         notes=range_notes,
         ranges=ranges,
@@ -266,50 +272,7 @@ def align(
     return timesteps, values, not exact
 
 
-# --- reading runs ----------------------------------------------------------------------------------------------------
-
-
-class _Unusable(Exception):
-    """Why a run cannot be used."""
-
-
-def _checkpoints(run: RunDirectory) -> pd.DataFrame:
-    """Means over the episodes of every checkpoint of one run, in ascending order."""
-    steps, seconds, total = run.status["timesteps"], run.status["wall_seconds"], run.config["total_timesteps"]
-    if not all(isinstance(value, int | float) for value in (steps, seconds or 0, total)):
-        raise _Unusable("status.json or config.json holds text where a number belongs")
-    if not run.completed:
-        error = run.status["error"]
-        raise _Unusable(f"stopped at {steps:,} of {total:,} steps" + (f": {error}" if error else ""))
-    episodes = run.read_eval()
-    if episodes.empty:
-        raise _Unusable("eval.csv holds no evaluation")
-    if not np.isfinite(episodes[["timesteps", "return", "length"]].to_numpy(dtype=np.float64)).all():
-        raise _Unusable("eval.csv holds a number that is missing or not finite")
-    if "split" not in episodes:
-        episodes["split"] = "train"
-    for column, known in (("mode", MODES), ("split", SPLITS)):
-        unknown = sorted(set(episodes[column].map(str)) - set(known))
-        if unknown:
-            raise _Unusable(f"eval.csv holds the unknown {column} {unknown[0]!r}")
-    grouped = episodes.groupby(["mode", "split", "timesteps"], sort=True)
-    means = grouped[["return", "length"]].mean()
-    means["episodes"] = grouped.size()
-    return means.reset_index().assign(label=run.label, env_id=run.env_id, seed=run.seed)
-
-
-def _named(checkpoints: pd.DataFrame) -> pd.DataFrame:
-    """Let modes say the split, if there is a test split at all."""
-    if "test" in set(checkpoints["split"]):
-        pairs = zip(checkpoints["mode"], checkpoints["split"], strict=True)
-        checkpoints["mode"] = [family(mode, split) for mode, split in pairs]
-    return checkpoints.drop(columns="split")
-
-
-def distributions(run: RunDirectory) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """The environment's keywords in training, and on the test distribution; the same where there is none."""
-    kwargs = _mapping(_mapping(run.config.get("environment")).get("kwargs"))
-    return kwargs, {**kwargs, **_mapping(_mapping(run.config["evaluation"]).get("test_kwargs"))}
+# --- what the runs are -----------------------------------------------------------------------------------------------
 
 
 def _keywords(runs: Sequence[RunDirectory]) -> dict[str, list[Mapping[str, Any]]]:
@@ -317,11 +280,6 @@ def _keywords(runs: Sequence[RunDirectory]) -> dict[str, list[Mapping[str, Any]]
     for run in runs:
         used.setdefault(run.env_id, []).extend(distributions(run))
     return used
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    """A part of a config.json that others may have written; what is no mapping holds no keywords."""
-    return value if isinstance(value, Mapping) else {}
 
 
 def _corrupt(found: CorruptRun, results_dir: Path) -> Problem:

@@ -65,6 +65,15 @@ def test_the_log_sums_up_now_and_then():
     assert printed(patient.console) == ""
 
 
+def test_a_run_that_failed_has_nothing_left_to_do():
+    jobs = [make_job(state="completed", timesteps=1000, seconds=10.0), make_job(state="failed", timesteps=200)]
+    display = LogDisplay(jobs, make_console(False))
+    display.began -= 10
+    assert display.summary().startswith("100%  2 of 2 runs done, 0 running")
+    assert display.seconds_left() == 0
+    assert LogDisplay(jobs[1:], make_console(False)).share() == 1.0
+
+
 def test_time_left_counts_only_what_was_done_now():
     half_done_before = make_job(state="running", timesteps=750)
     half_done_before.done_before = 500

@@ -19,10 +19,17 @@ QUIET = ("--no-report",)
 
 
 def make_run(
-    results: Path, seed: int = 0, *, state: str = "completed", timesteps: int = 100, value: float = 1.0
+    results: Path,
+    seed: int = 0,
+    *,
+    state: str = "completed",
+    timesteps: int = 100,
+    value: float = 1.0,
+    checkpoint: bool = False,
+    suite: str = "tiny",
 ) -> Path:
     config = {
-        "suite": "tiny",
+        "suite": suite,
         "label": "PPO",
         "algorithm": "PPO",
         "env_id": "CartPole-v1",
@@ -35,6 +42,8 @@ def make_run(
     run.eval_log().append([{"timesteps": timesteps, "mode": "stochastic", "episode": 0, "return": value, "length": 1}])
     run.write_status(state, timesteps=timesteps)
     run.model.write_bytes(b"model")
+    if checkpoint:
+        run.checkpoint.write_bytes(f"checkpoint at {timesteps}".encode())
     return run.path
 
 
@@ -89,6 +98,45 @@ def test_a_run_that_is_further_takes_the_place_and_no_other_does(tmp_path):
     for source in (behind, ahead, behind):
         assert main(["merge", str(source), "--into", str(store), *QUIET]) == 0
     assert contents(store) == contents(ahead)
+
+
+def test_a_checkpoint_gives_way_to_a_further_one_alone(tmp_path):
+    behind, ahead, bare, store = (tmp_path / name for name in ("behind", "ahead", "bare", "store"))
+    make_run(behind, state="interrupted", timesteps=40, checkpoint=True)
+    make_run(ahead, state="interrupted", timesteps=60, checkpoint=True)
+    make_run(bare, state="interrupted", timesteps=80)
+    for source, options, left in (
+        (behind, (), behind),
+        (bare, (), behind),  # it would begin anew
+        (ahead, ("--lean",), behind),
+        (ahead, (), ahead),
+    ):
+        assert main(["merge", str(source), "--into", str(store), *options, *QUIET]) == 0
+        assert contents(store) == contents(left)
+    lean = tmp_path / "lean"
+    for options in (("--lean",), ()):
+        assert main(["merge", str(ahead), "--into", str(lean), *options, *QUIET]) == 0
+    assert contents(lean) == contents(ahead), "the checkpoint comes later"
+
+
+def test_runs_of_two_suites_are_not_mixed(tmp_path, capsys):
+    make_run(tmp_path / "here")
+    make_run(tmp_path / "there", 1, suite="other")
+    assert main(["merge", str(tmp_path / "here"), "--into", str(tmp_path / "store"), *QUIET]) == 0
+    before = contents(tmp_path / "store")
+    assert main(["merge", str(tmp_path / "there"), "--into", str(tmp_path / "store"), *QUIET]) == 2
+    assert "all runs must be of one suite, got other" in " ".join(capsys.readouterr().err.split())
+    assert contents(tmp_path / "store") == before
+
+
+def test_a_report_that_cannot_be_written_is_a_failure(tmp_path, capsys):
+    make_run(tmp_path / "here", state="interrupted")
+    arguments = ["merge", str(tmp_path / "here"), "--into", str(tmp_path / "store")]
+    assert main(arguments) == 0, "nothing is completed yet"
+    make_run(tmp_path / "more", 1)
+    (tmp_path / "store" / "score_ranges.json").write_text("{")
+    assert main(["merge", str(tmp_path / "more"), "--into", str(tmp_path / "store")]) == 1
+    assert capsys.readouterr().out.count("no report:") == 2
 
 
 def test_completed_runs_with_other_returns_are_named_and_the_first_is_kept(tmp_path, capsys):

@@ -21,6 +21,23 @@ CONFIG_WITH_A_TEXT_SEED = json.dumps(
 )
 
 
+@pytest.mark.parametrize(
+    ("dropped", "reason"),
+    [
+        ("10000,stochastic", "ends at 5,000 of 10,000 steps in the stochastic mode (train): its last evaluation is"),
+        ("10000,deterministic,2", "holds 2 of 3 episodes of the last evaluation in the deterministic mode (train)"),
+    ],
+)
+def test_a_run_without_its_last_evaluation_has_no_final_return(make_run, dropped, reason):
+    make_run(seed=0)
+    log = make_run(seed=1) / "eval.csv"
+    log.write_text("".join(line for line in log.read_text().splitlines(True) if not line.startswith(dropped)))
+    results = load_results(make_run.results)
+    assert [run.seed for run in results.used] == [0]
+    (problem,) = results.problems
+    assert reason in problem.reason
+
+
 def test_final_return_is_the_mean_of_the_last_checkpoint(make_run):
     folder = make_run(checkpoints=(100,), episodes=2)
     (folder / "eval.csv").write_text(
@@ -28,7 +45,8 @@ def test_final_return_is_the_mean_of_the_last_checkpoint(make_run):
         "100,deterministic,0,90,5\n"
         "100,deterministic,1,70,7\n"
         "50,deterministic,0,1000,9\n"
-        "100,stochastic,0,11,3\n"
+        "100,stochastic,0,10,3\n"
+        "100,stochastic,1,12,3\n"
     )
     results = load_results(make_run.results)
     assert results.modes == ["deterministic", "stochastic"]
