@@ -124,9 +124,9 @@ def tuning_table(trials: Sequence[Trial]) -> Table:
     seeds = sorted({each.seed for each in trials})
     counts = found.groupby("algorithm").size()
     caption = (
-        f"Final return (raw reward), mean over both modes and the seeds {', '.join(map(str, seeds))}, which no "
-        "reported run has, and the mean score over environments, which settings are chosen by. Trials: "
-        f"{', '.join(f'{name} {count}' for name, count in counts.items())}."
+        f"Final return (raw reward), mean over both modes and the seeds {', '.join(map(str, seeds))}, which the "
+        "suite that is tuned does not have, and the mean score over environments, which settings are chosen by. "
+        f"Trials: {', '.join(f'{name} {count}' for name, count in counts.items())}."
     )
     headings = {name: name.capitalize() for name in found if name not in env_ids}
     return Table("tuning", "Trials", caption, found, text.rename(columns=headings))

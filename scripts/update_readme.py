@@ -40,7 +40,11 @@ def results_block(results: Path, suite: str) -> str:
     """
     folder = results / suite
     below, tables, figure, description = OTHERS.get(suite, SUITE)
-    parts = [(folder / below / "tables" / f"{name}.md").read_text(encoding="utf-8").strip() for name in tables]
+    paths = [folder / below / "tables" / f"{name}.md" for name in tables]
+    # a suite that is run in part may have nothing to aggregate yet
+    parts = [path.read_text(encoding="utf-8").strip() for path in paths if path.is_file()]
+    if not parts:
+        raise FileNotFoundError(f"{folder / below / 'tables'} has none of {', '.join(tables)}")
     if figure:
         path = Path("results", suite, below, "figures", f"{figure}.svg").as_posix()
         parts.append(f"![{description.format(folder.name)}]({path})")

@@ -1,7 +1,8 @@
 """What figures have in common: colours, line styles, panels, bands, legends, and files of the same bytes.
 
-Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/), which colour-blind readers can tell apart, and
-every algorithm also has a line style of its own, so that figures survive a grey print. Text is drawn as paths in the
+Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/), which colour-blind readers can tell apart, with
+two of Paul Tol's (https://personal.sron.nl/~pault/) for the last of ten, and every algorithm also has a line style of
+its own, so that figures survive a grey print. Text is drawn as paths in the
 font that matplotlib ships, so figures do not depend on the fonts of the machine.
 """
 
@@ -28,7 +29,7 @@ from maxent_onpolicy.evaluation.statistics import BAND_RESAMPLES, Band, sample_e
 from maxent_onpolicy.evaluation.tables import Bootstrap
 
 INK, GRID, PAPER = "#1f2328", "#d8dee4", "#ffffff"
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#000000", "#882255", "#999933")
 LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (5, 1.5, 1.2, 1.5)), (0, (1.5, 1.2)), (0, (8, 2, 2, 2, 2, 2)))
 WIDTH = 6.75  # inches: two columns of a paper, so that a figure put into one column is still readable
 _CHARACTERS = 80  # of a legend as wide as a whole figure
@@ -125,7 +126,7 @@ def looks_of(results: Results) -> dict[str, Look]:
     """Return how each algorithm is drawn."""
     markers = "osD^vP*"
     return {
-        label: Look(COLOURS[i % len(COLOURS)], LINES[i % len(LINES)], markers[i % len(markers)])
+        label: Look(COLOURS[i % len(COLOURS)], LINES[(i + i // len(COLOURS)) % len(LINES)], markers[i % len(markers)])
         for i, label in enumerate(results.labels)
     }
 
@@ -208,6 +209,7 @@ def add_legend(
     more: Sequence[tuple[Line2D, str]] = (),
     *,
     styled: bool = True,
+    labels: Sequence[str] | None = None,
 ) -> None:
     """Put the legend above the panels, where it covers nothing, in as many columns as fit, and make room for it.
 
@@ -217,10 +219,11 @@ def add_legend(
         characters: that fit beside each other; by default as the figure's width has it.
         more: entries for a column of their own beside the algorithms, or below them if there is no room.
         styled: whether algorithms have their line styles; otherwise colour alone tells them apart.
+        labels: algorithms that are drawn; default all.
     """
     width, height = figure.get_size_inches()
     characters = characters or int(_CHARACTERS * width / WIDTH)
-    looks = looks_of(results)
+    looks = {name: look for name, look in looks_of(results).items() if labels is None or name in labels}
     handles = [Line2D([], [], color=look.colour, linestyle=look.line if styled else "-") for look in looks.values()]
     entries = [(handle, wrapped(name, characters - 8)) for handle, name in zip(handles, looks, strict=True)]
     columns = _most_columns([name for _, name in entries], characters)

@@ -112,14 +112,21 @@ def _draw_pair(axis: Axes, rows: pd.DataFrame, env_ids: list[str]) -> None:
 
 
 def _pairs(results: Results) -> list[tuple[str, str]]:
-    """Labels with entropy, each beside what it extends: that whose policy differs least, or all of these."""
+    """Labels with entropy, each beside what it extends: that whose settings differ least, or all of these."""
     configs = {run.label: run.config for run in results.used}
     found = []
     for x in results.labels:
         bases = [y for y in results.labels if BASES.get(configs[x]["algorithm"]) == configs[y]["algorithm"]]
-        apart = {y: _differences(_policy(configs[x]), _policy(configs[y])) for y in bases}
+        names = {name for y in bases for name in configs[y]["hyperparameters"]} - {"policy_kwargs"}
+        apart = {y: _apart(configs[x], configs[y], names) for y in bases}
         found += [(x, y) for y in bases if apart[y] == min(apart.values())]
     return found
+
+
+def _apart(one: Mapping[str, Any], other: Mapping[str, Any], names: set[str]) -> int:
+    """In how many settings two runs differ: of the policy, and of those that what has no entropy knows."""
+    given = [{name: config["hyperparameters"].get(name) for name in names} for config in (one, other)]
+    return _differences(given[0], given[1]) + _differences(_policy(one), _policy(other))
 
 
 def _policy(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def aggregate_plot(table: pd.DataFrame, results: Results, bootstrap: Bootstrap) 
         axes[0].set_yticks(range(len(rows)), [wrapped(label, 24) for label in rows.index])
         figure.supxlabel("Normalised score", fontsize=8)
     caption = (
-        f"Aggregate scores of the {policy_words(mode)} over all environments with stratified-bootstrap "
+        f"Aggregate scores of the {policy_words(mode)} over {_over(results, mode)} with stratified-bootstrap "
         f"{bootstrap.interval_name}s. Higher is better, but for the optimality gap, where lower is."
     )
     return Plot("aggregates", "Aggregate scores", caption, figure)
@@ -129,17 +129,17 @@ def improvement_plot(table: pd.DataFrame, bootstrap: Bootstrap) -> Plot:
 
 def profile_plot(results: Results, mode: str, bootstrap: Bootstrap) -> Plot | None:
     """Performance profile of normalised final scores; ``None`` where no environment can be aggregated."""
-    env_ids = results.shared_env_ids(mode, normalised=True)
+    labels, env_ids = results.comparable(mode)
     if not env_ids:
         return None
-    scores = {label: results.final_scores(label, env_ids, mode) for label in results.labels}
+    scores = {label: results.final_scores(label, env_ids, mode) for label in labels}
     every = np.concatenate([task for tasks in scores.values() for task in tasks])
     thresholds = np.linspace(min(0.0, every.min()), max(1.0, every.max()) * 1.02, 201)
     with style():
         figure = Figure(figsize=(0.75 * WIDTH, 3.0), layout="constrained")
         axis = figure.subplots()
-        for label, look in looks_of(results).items():
-            rng = bootstrap.rng("profile", label, mode)
+        for label in labels:
+            look, rng = looks_of(results)[label], bootstrap.rng("profile", label, mode)
             size = min(bootstrap.resamples, BAND_RESAMPLES)
             held = bootstrap.confidence
             draw_band(
@@ -147,11 +147,11 @@ def profile_plot(results: Results, mode: str, bootstrap: Bootstrap) -> Plot | No
             )
         axis.set(xlabel="Normalised score τ", ylabel="Share of runs with score > τ", ylim=(-0.02, 1.02))
         axis.margins(x=0.01)
-        add_legend(figure, results)
+        add_legend(figure, results, labels=labels)
     caption = (
-        f"Share of runs of the {policy_words(mode)} that end above a score, over all environments, with pointwise "
-        f"bootstrap {bootstrap.interval_name}. Further up and right is better; where curves cross, neither is "
-        "better throughout."
+        f"Share of runs of the {policy_words(mode)} that end above a score, over {_over(results, mode)}, with "
+        f"pointwise bootstrap {bootstrap.interval_name}. Further up and right is better; where curves cross, neither "
+        "is better throughout."
     )
     return Plot("performance_profile", "Performance profile", caption, figure)
 
@@ -166,8 +166,8 @@ def efficiency_plots(results: Results, mode: str, bootstrap: Bootstrap) -> list[
     if not bands:
         return []
     caption = (
-        f"Interquartile mean of {_whose_scores(mode)} while training, over all "
-        f"environments, with pointwise {bootstrap.interval_name} from resampling whole runs."
+        f"Interquartile mean of {_whose_scores(mode)} while training, over "
+        f"{_over(results, mode)}, with pointwise {bootstrap.interval_name} from resampling whole runs."
     )
     figure = _efficiency_figure(results, bands, results.step_name)
     by_steps = Plot("sample_efficiency", "Sample efficiency", caption, figure)
@@ -266,7 +266,7 @@ def _families(results: Results) -> dict[str, list[str]]:
 
 def _wall_clock_plot(results: Results, mode: str, bands: dict[str, Band]) -> Plot | None:
     """The bands against wall time; ``None`` if no run logged times."""
-    env_ids = results.shared_env_ids(mode, normalised=True)
+    _, env_ids = results.comparable(mode)
     timed = {}
     for label, band in bands.items():
         runs = [run for run in results.used if run.label == label and run.env_id in env_ids]
@@ -290,9 +290,9 @@ def _wall_clock_plot(results: Results, mode: str, bands: dict[str, Band]) -> Plo
 
 def _score_bands(results: Results, mode: str, bootstrap: Bootstrap) -> dict[str, Band]:
     """IQM of normalised scores with its band for each algorithm that has curves."""
-    env_ids = results.shared_env_ids(mode, normalised=True)
+    labels, env_ids = results.comparable(mode)
     bands = {}
-    for label in results.labels if env_ids else ():
+    for label in labels:
         found = results.score_curves(label, env_ids, mode)
         if found is not None:
             timesteps, values = found
@@ -313,8 +313,16 @@ def _efficiency_figure(results: Results, bands: dict[str, Band], x: str, *, loga
             axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.xaxis.set_major_formatter(EngFormatter(sep=""))
             axis.xaxis.set_minor_formatter(NullFormatter())
-        add_legend(figure, results)
+        add_legend(figure, results, labels=list(bands))
     return figure
+
+
+def _over(results: Results, mode: str) -> str:
+    """Which environments an aggregate is over, and which algorithms it leaves out."""
+    labels, env_ids = results.comparable(mode)
+    over = "all environments" if env_ids == results.env_ids else ", ".join(env_ids)
+    absent = [label for label in results.labels if label not in labels]
+    return f"{over} (without {', '.join(absent)}, which are not run on all of them)" if absent else over
 
 
 def _whose_scores(mode: str) -> str:
@@ -323,8 +331,9 @@ def _whose_scores(mode: str) -> str:
 
 
 def _intervals(axis: Axes, rows: pd.DataFrame, name: str, results: Results) -> None:
-    for place, (label, look) in enumerate(looks_of(results).items()):
-        row = rows.loc[label]
+    looks = looks_of(results)
+    for place, (label, row) in enumerate(rows.iterrows()):
+        look = looks[str(label)]
         axis.plot([row[f"{name}_low"], row[f"{name}_high"]], [place, place], color=look.colour, linewidth=6)
         axis.plot(row[name], place, marker="|", markersize=12, markeredgewidth=2, color=INK)
     axis.set_ylim(len(rows) - 0.5, -0.5)

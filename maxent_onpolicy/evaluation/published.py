@@ -42,9 +42,10 @@ def published_table(results: Results, bootstrap: Bootstrap) -> Table | None:
     mode = results.modes[0]
     algorithms = {run.label: str(run.config["algorithm"]) for run in results.used}
     for env_id in results.env_ids:
-        steps = max(run.status["timesteps"] for run in results.used if run.env_id == env_id)
         for label in results.labels:
             returns = results.final(label, env_id, mode)
+            runs = [run for run in results.used if (run.label, run.env_id) == (label, env_id)]
+            steps = max((run.status["timesteps"] for run in runs), default=0)
             family = FAMILY.get(algorithms[label], "")
             found = [_returns(source, env_id, family, steps) for source in sources]
             if not len(returns) or not any(found):

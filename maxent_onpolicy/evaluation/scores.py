@@ -137,6 +137,32 @@ class Results:
             and (not normalised or env_id in self.ranges)
         ]
 
+    def comparable(self, mode: str) -> tuple[list[str], list[str]]:
+        """Algorithms and environments of aggregates: each of these algorithms has runs on each of these environments.
+
+        Where not all have runs on all, as few cells as possible are left out, and rather environments than algorithms;
+        one algorithm alone, of several, would be compared with none.
+
+        Args:
+            mode: of evaluation. Environments without a score range are left out.
+
+        Returns:
+            Labels and environments; both are empty where nothing can be aggregated.
+        """
+        known = set(self.shared_env_ids(mode, normalised=True, labels=()))
+        covers = {label: frozenset(e for e in known if (label, e, mode) in self._groups) for label in self.labels}
+        candidates = set(covers.values())
+        for cover in covers.values():
+            candidates |= {cover & other for other in candidates}
+        kept = {
+            chosen: [label for label, cover in covers.items() if chosen <= cover] for chosen in candidates if chosen
+        }
+        enough = {chosen: labels for chosen, labels in kept.items() if len(labels) >= min(2, len(self.labels))}
+        if not enough:
+            return [], []
+        best = max(enough, key=lambda chosen: (len(chosen) * len(kept[chosen]), len(kept[chosen]), sorted(chosen)))
+        return kept[best], sorted(best)
+
     def final(self, label: str, env_id: str, mode: str, column: str = "return") -> pd.Series:
         """Values of the last checkpoint of every run, indexed by seed; ``column`` is "return" or "length".
 
@@ -300,16 +326,23 @@ def _notes(results: Results) -> list[str]:
         fewer = ", ".join(f"{label} on {env_id}: {n}" for (label, env_id), n in counts.items() if n < most)
         notes.append(f"The numbers of seeds differ: {most} at most, but {fewer}.")
     missing: dict[str, list[str]] = {}
+    left_out: dict[str, list[str]] = {}
     for mode in results.modes:
-        shared = results.shared_env_ids(mode)
+        shared, (labels, env_ids) = results.shared_env_ids(mode), results.comparable(mode)
         absent = ", ".join(env_id for env_id in results.env_ids if env_id not in shared)
         if absent:
             missing.setdefault(absent, []).append(adjective(mode))
-    for env_ids, modes in missing.items():
+        names = [label for label in results.labels if labels and label not in labels]
+        names += [env_id for env_id in results.env_ids if env_id in results.ranges and env_id not in env_ids]
+        if names:
+            left_out.setdefault(", ".join(names), []).append(adjective(mode))
+    for absent, modes in missing.items():
         notes.append(
-            f"Not every algorithm has a {' and a '.join(modes)} evaluation on {env_ids}: "
-            "left out of aggregates. Probabilities of improvement are over what both algorithms were run on."
+            f"Not every algorithm has a {' and a '.join(modes)} evaluation on {absent}. Probabilities of improvement "
+            "are over what both algorithms were run on."
         )
+    for unused, modes in left_out.items():
+        notes.append(f"Left out of aggregates of {' and '.join(modes)} returns: {unused}.")
     bare = [env_id for env_id in results.env_ids if env_id not in results.ranges]
     if bare:
         notes.append(

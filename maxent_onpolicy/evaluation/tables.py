@@ -201,9 +201,9 @@ def aggregate_table(results: Results, bootstrap: Bootstrap) -> Table | None:
     """IQM, median, mean and optimality gap of normalised scores; ``None`` where no environment can be aggregated."""
     data, text, covered = [], [], []
     for mode in results.modes:
-        env_ids = results.shared_env_ids(mode, normalised=True)
+        labels, env_ids = results.comparable(mode)
         covered += [env_id for env_id in env_ids if env_id not in covered]
-        for label in results.labels if env_ids else ():
+        for label in labels:
             scores = results.final_scores(label, env_ids, mode)
             found = aggregate(
                 scores,

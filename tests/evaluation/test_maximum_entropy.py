@@ -57,6 +57,14 @@ def test_a_counterpart_has_the_policy_that_differs_least(make_run):
     ]
 
 
+def test_an_entropy_bonus_is_another_addition_to_what_has_none(make_run):
+    for label, more in (("PPO", {}), ("PPO, entropy bonus", {"ent_coef": 0.001}), ("MaxEntPPO", {"tau": 0.1})):
+        algorithm = "MaxEntPPO" if label == "MaxEntPPO" else "PPO"
+        make_run(label, algorithm=algorithm, hyperparameters={"n_steps": 128, **more}, **ONE_MODE)
+    table = maximum_entropy_table(load_results(make_run.results), FEW).data
+    assert set(zip(table["x"], table["y"], strict=True)) == {("MaxEntPPO", "PPO")}
+
+
 def test_few_runs_leave_everything_open(make_run):
     found = maximum_entropy_table(make_runs(make_run, seeds=4), FEW).data
     assert found["probability"].tolist() == [1.0, 0.0, 0.5, 0.5]

@@ -27,8 +27,8 @@ def test_published_returns_stand_beside_ours(make_run):
     assert found["published_algorithm"].tolist() == ["PPO", "PPO", "SAC"]
     text = table.text.set_index("Algorithm")
     assert text.loc["SAC", ["RL Zoo", "CleanRL"]].tolist() == ["–", "4,996 ± 686"]
-    assert text.loc["PPO", "Tianshou"] == "2,609"
-    assert "best evaluation of each training" in table.caption
+    assert text.loc["PPO", "Tianshou"] == "2,609 ± 701"
+    assert "best evaluation of the training" in table.caption
     blocks = [block.name for section in build_sections(results, FEW) for block in section.blocks]
     assert "published" in blocks
 

@@ -138,15 +138,40 @@ def test_what_makes_runs_less_comparable_is_noted(make_run):
     make_run("PPO", "Hopper-v5", 0)
     make_run("PPO", "Hopper-v5", 1, checkpoints=(0, 6_000, 10_000))
     make_run("PPO", "Custom-v0", 0)
+    make_run("PPO", "Ant-v5", 0)
     make_run("MaxEntPPO", "Hopper-v5", 0, checkpoints=(0, 2_500, 5_000))
     results = load_results(make_run.results)
     notes = "\n".join(results.notes)
-    assert "The numbers of seeds differ: 2 at most, but MaxEntPPO on Hopper-v5: 1, PPO on Custom-v0: 1." in notes
-    assert "Not every algorithm has a deterministic and a stochastic evaluation on Custom-v0" in notes
+    fewer = "MaxEntPPO on Hopper-v5: 1, PPO on Ant-v5: 1, PPO on Custom-v0: 1"
+    assert f"The numbers of seeds differ: 2 at most, but {fewer}." in notes
+    assert "Not every algorithm has a deterministic and a stochastic evaluation on Ant-v5, Custom-v0." in notes
+    assert "Left out of aggregates of deterministic and stochastic returns: Ant-v5." in notes
     assert "No normalisation constants for Custom-v0" in notes
     assert "Runs on Hopper-v5 ended at different steps: final checkpoints lie between 5,000 and 10,000" in notes
     assert "checkpoints of PPO on Hopper-v5 differ between seeds" in notes
     assert results.shared_env_ids("deterministic") == ["Hopper-v5"]
+
+
+@pytest.mark.parametrize(
+    ("runs", "labels", "env_ids"),
+    [
+        ({"A": "123", "B": "123"}, "AB", "123"),
+        ({"A": "123", "B": "123", "C": "1"}, "AB", "123"),  # six runs rather than three
+        ({"A": "1234", "B": "1234", "C": "123"}, "ABC", "123"),
+        ({"A": "12", "B": "23"}, "AB", "2"),
+        ({"A": "12", "B": "12", "C": "4"}, "AB", "12"),
+        ({"A": "1"}, "A", "1"),
+        ({"A": "1", "B": "2"}, "", ""),
+        ({"A": "5"}, "", ""),  # without a score range
+    ],
+)
+def test_aggregates_are_over_as_many_runs_as_can_be_compared(make_run, runs, labels, env_ids):
+    names = dict(zip("12345", ("Ant-v5", "Hopper-v5", "Pusher-v5", "Swimmer-v5", "Custom-v0"), strict=True))
+    for label, chosen in runs.items():
+        for number in chosen:
+            make_run(label, names[number])
+    found = load_results(make_run.results).comparable("deterministic")
+    assert found == (list(labels), sorted(names[number] for number in env_ids))
 
 
 def test_checkpoints_that_never_overlap_have_no_curve(make_run):
