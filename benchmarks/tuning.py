@@ -55,12 +55,15 @@ def run(suite: str, runs: Path, path: Path, options: Sequence[str] = ()) -> None
         options: further ones of ``maxent-onpolicy bench``.
 
     Raises:
-        SystemExit: if a run failed; the file is then as it was.
+        SystemExit: if a run failed or all were interrupted; the file then has those that are completed.
     """
-    found = make_trials(suite, runs, ["--no-tensorboard", *options])
+    status, found = _trials(suite, runs, ["--no-tensorboard", *options])
     earlier = read(path) if path.is_file() else []
     known = {row[:4]: row for row in [*earlier, *(trial(each) for each in found if each.completed)]}
-    write_rows(path, Trial._fields, sorted(known.values()))
+    if known:
+        write_rows(path, Trial._fields, sorted(known.values()))
+    if status:
+        raise SystemExit(status)
 
 
 def make_trials(suite: str, runs: Path, options: Sequence[str] = ()) -> list[RunDirectory]:
@@ -74,10 +77,17 @@ def make_trials(suite: str, runs: Path, options: Sequence[str] = ()) -> list[Run
     Raises:
         SystemExit: if a run failed.
     """
-    status = bench([suite, "--results", str(runs), "--no-model", "--no-report", *options])
+    status, found = _trials(suite, runs, options)
     if status:
         raise SystemExit(status)
-    return find_runs(runs / load_suite(find_suite(suite)).name)[0]
+    return found
+
+
+def _trials(suite: str, runs: Path, options: Sequence[str]) -> tuple[int, list[RunDirectory]]:
+    """The exit status of ``maxent-onpolicy bench``, and the runs that are there."""
+    status = bench([suite, "--results", str(runs), "--no-model", "--no-report", *options])
+    folder = runs / load_suite(find_suite(suite)).name
+    return status, find_runs(folder)[0] if folder.is_dir() else []
 
 
 def trial(done: RunDirectory) -> Trial:

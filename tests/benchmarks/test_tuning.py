@@ -72,7 +72,7 @@ def test_the_committed_table_regenerates_byte_for_byte(tmp_path, name):
 
 
 @pytest.mark.slow
-def test_a_trial_is_read_from_its_run(tmp_path):
+def test_a_trial_is_read_from_its_run(tmp_path, monkeypatch):
     suite = tmp_path / "trials.yaml"
     suite.write_text(SUITE)
     output, runs = tmp_path / "out", tmp_path / "runs"
@@ -91,9 +91,13 @@ def test_a_trial_is_read_from_its_run(tmp_path):
     write_rows(output / "tuning.csv", Trial._fields, [outdated, elsewhere])
     tuning.main(["run", str(suite), "--runs", str(runs), "--output", str(output)])
     assert tuning.read(output / "tuning.csv") == sorted([elsewhere, *map(tuning.trial, found)])
+    monkeypatch.setattr(tuning, "bench", lambda arguments: 130)
+    with pytest.raises(SystemExit):
+        tuning.main(["run", str(suite), "--runs", str(runs), "--output", str(tmp_path / "part")])
+    assert tuning.read(tmp_path / "part" / "tuning.csv") == sorted(map(tuning.trial, found)), "what is done is kept"
 
 
-def test_a_failed_trial_writes_nothing(tmp_path, monkeypatch):
+def test_without_a_completed_trial_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(tuning, "bench", lambda arguments: 1)
     with pytest.raises(SystemExit):
         tuning.main(["run", "mujoco-tuning", "--runs", str(tmp_path), "--output", str(tmp_path / "out")])
@@ -104,6 +108,6 @@ def test_what_bench_knows_goes_to_bench(tmp_path, monkeypatch):
     given = []
     monkeypatch.setattr(tuning, "bench", lambda arguments: given.append(arguments) or 1)
     with pytest.raises(SystemExit):
-        tuning.main(["run", "x", "--runs", str(tmp_path), "--output", str(tmp_path), "--jobs", "3"])
-    assert given[0][:3] == ["x", "--results", str(tmp_path)]
+        tuning.main(["run", "mujoco-tuning", "--runs", str(tmp_path), "--output", str(tmp_path), "--jobs", "3"])
+    assert given[0][:3] == ["mujoco-tuning", "--results", str(tmp_path)]
     assert given[0][-2:] == ["--jobs", "3"]
