@@ -20,8 +20,8 @@ def prediction_interval(
 
     That is wider than the interval of the mean, which says where the *expectation* lies: the mean of new runs varies
     by itself. Its distance from the mean of ``values``, in units of ``s sqrt(1 / n + 1 / n_new)`` with the standard
-    deviation ``s`` of the ``n`` values, has Student's distribution with ``n - 1`` degrees of freedom (Geisser 1993,
-    Predictive Inference, section 2.2), from which its quantile is drawn.
+    deviation ``s`` of the ``n`` values, has Student's distribution with ``n - 1`` degrees of freedom (Hahn and Meeker
+    1991, Statistical Intervals, chapter 4), of which its quantile is taken from draws.
 
     Args:
         values: one number a run, ``[n]``.
