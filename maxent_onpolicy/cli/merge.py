@@ -96,7 +96,8 @@ def _check(options: MergeOptions) -> None:
 
 def _check_suites(options: MergeOptions, runs: Sequence[RunDirectory]) -> None:
     """One report is on one suite: others differ in budgets and settings, under the same labels perhaps."""
-    there = find_runs(options.into / "runs")[0] if options.into.is_dir() else []
+    store = options.into / "runs"
+    there = find_runs(store)[0] if store.is_dir() else []
     suites = {str(run.config["suite"]): run.path for run in [*there, *runs]}
     if len(suites) > 1:
         found = "; ".join(f"{name} ({path})" for name, path in sorted(suites.items()))

@@ -89,7 +89,7 @@ def compare(console: Console, there: Results, again: Results, cell: Sequence[Run
         cells = (mode, value, interval, estimate_parts(expected)[1], number(new.mean(), *expected))
         table.add_row(*map(Text, cells), Text(verdicts[-1], style="red" if verdicts[-1] == "outside" else ""))
     console.print(table)
-    words = ", ".join(dict.fromkeys(verdicts)) if len(set(verdicts)) > 1 else verdicts[0]
+    words = ", ".join(dict.fromkeys(verdicts))
     console.print(Text(f"{label} on {env_id}: {len(old)} runs there, {len(new)} again: {words}"), soft_wrap=True)
     if "outside" in verdicts:
         alone = "One run says nothing of chance: only the same return would do."

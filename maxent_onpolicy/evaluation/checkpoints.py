@@ -40,8 +40,9 @@ def read_checkpoints(run: RunDirectory) -> pd.DataFrame:
     grouped = episodes.groupby(["mode", "split", "timesteps"], sort=True)
     means = grouped[["return", "length"]].mean()
     means["episodes"] = grouped.size()
-    _check_end(run, means.reset_index())
-    return means.reset_index().assign(label=run.label, env_id=run.env_id, seed=run.seed)
+    checkpoints = means.reset_index()
+    _check_end(run, checkpoints)
+    return checkpoints.assign(label=run.label, env_id=run.env_id, seed=run.seed)
 
 
 def _check_end(run: RunDirectory, checkpoints: pd.DataFrame) -> None:

@@ -138,8 +138,9 @@ def profile_plot(results: Results, mode: str, bootstrap: Bootstrap) -> Plot | No
     with style():
         figure = Figure(figsize=(0.75 * WIDTH, 3.0), layout="constrained")
         axis = figure.subplots()
+        looks = looks_of(results)
         for label in labels:
-            look, rng = looks_of(results)[label], bootstrap.rng("profile", label, mode)
+            look, rng = looks[label], bootstrap.rng("profile", label, mode)
             size = min(bootstrap.resamples, BAND_RESAMPLES)
             held = bootstrap.confidence
             draw_band(

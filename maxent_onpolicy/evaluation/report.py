@@ -318,15 +318,8 @@ def _remove_stale(folder: Path, written: set[str]) -> None:
     """Remove figures and tables of an earlier report that this one lacks; nothing that we would not have written."""
     known = ("diagnostics_", "learning_curves_", "generalisation")
     names = {"aggregates", "improvement", "performance_profile", "problems", "sample_efficiency", "score_ranges"}
-    names |= {
-        "settings_shared",
-        "training",
-        "gain",
-        "published",
-        "wall_clock_efficiency",
-        "maximum_entropy",
-        "counterparts",
-    }
+    names |= {"settings_shared", "training", "gain", "published", "wall_clock_efficiency", "maximum_entropy"}
+    names |= {"counterparts"}
     for path in folder.iterdir():
         ours = path.stem in names or path.stem.startswith(known)
         if ours and path.suffix in {".png", ".svg", ".md", ".csv"} and path.name not in written:

@@ -149,7 +149,8 @@ class Results:
         Returns:
             Labels and environments; both are empty where nothing can be aggregated.
         """
-        known = set(self.shared_env_ids(mode, normalised=True, labels=()))
+        check_choice("mode", mode, FAMILIES)
+        known = [env_id for env_id in self.env_ids if env_id in self.ranges]
         covers = {label: frozenset(e for e in known if (label, e, mode) in self._groups) for label in self.labels}
         candidates = set(covers.values())
         for cover in covers.values():

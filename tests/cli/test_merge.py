@@ -123,6 +123,8 @@ def test_runs_of_two_suites_are_not_mixed(tmp_path, capsys):
     make_run(tmp_path / "here")
     make_run(tmp_path / "there", 1, suite="other")
     assert main(["merge", str(tmp_path / "here"), "--into", str(tmp_path / "store"), *QUIET]) == 0
+    (tmp_path / "empty").mkdir()
+    assert main(["merge", str(tmp_path / "here"), "--into", str(tmp_path / "empty"), *QUIET]) == 0
     before = contents(tmp_path / "store")
     assert main(["merge", str(tmp_path / "there"), "--into", str(tmp_path / "store"), *QUIET]) == 2
     assert "all runs must be of one suite, got other" in " ".join(capsys.readouterr().err.split())
