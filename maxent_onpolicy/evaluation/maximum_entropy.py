@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from maxent_onpolicy.evaluation.drawing import COLOURS, INK, WIDTH, Plot, style, wrapped
-from maxent_onpolicy.evaluation.modes import policy_words
+from maxent_onpolicy.evaluation.modes import adjective, policy_words
 from maxent_onpolicy.evaluation.scores import Results
 from maxent_onpolicy.evaluation.statistics import Estimate
 from maxent_onpolicy.evaluation.tables import Bootstrap, Table, estimate_columns, estimate_text
@@ -44,23 +44,24 @@ def maximum_entropy_table(results: Results, bootstrap: Bootstrap) -> Table | Non
     if not data:
         return None
     frame = pd.DataFrame(data)
-    text = pd.DataFrame(
-        {
-            "X": frame["x"],
-            "Y": frame["y"],
-            "Mode": frame["mode"],
-            "Environment": frame["environment"],
-            "P(X > Y)": frame.pop("text").map(estimate_text),
-            "Entropy": frame["entropy"],
-        }
-    )
+    text = _side_by_side(frame.assign(text=frame.pop("text").map(estimate_text)))
     caption = (
         f"Chance that a run of X ends with a higher return than a run of Y, which it adds entropy to "
-        f"[{bootstrap.interval_name}]; ties count half. Entropy helps, or hurts, where the interval does not contain "
-        f"0.5 and each has at least {_FEWEST} runs of every environment. Of many intervals some miss what they "
-        "estimate, more of those of few seeds."
+        f"[{bootstrap.interval_name}], by how the policy is evaluated; ties count half. Entropy {_ABOVE}, or {_BELOW}, "
+        f"where the interval does not contain 0.5 and each has at least {_FEWEST} runs of every environment; where "
+        "nothing is said it is open. Of many intervals some miss what they estimate, more of those of few seeds."
     )
     return Table("maximum_entropy", "What entropy does", caption, frame, text)
+
+
+def _side_by_side(rows: pd.DataFrame) -> pd.DataFrame:
+    """A row for each pair and environment, a column for each mode."""
+    cells = rows["text"] + rows["entropy"].map(lambda verdict: "" if verdict == _OPEN else f" {verdict}")
+    wide = rows.assign(cell=cells).pivot(index=["x", "y", "environment"], columns="mode", values="cell")
+    order = pd.MultiIndex.from_frame(rows[["x", "y", "environment"]].drop_duplicates())
+    modes = list(dict.fromkeys(rows["mode"]))
+    titles = {"x": "X", "y": "Y", "environment": "Environment"} | {mode: adjective(mode).capitalize() for mode in modes}
+    return wide.loc[order, modes].fillna("").reset_index().rename(columns=titles).rename_axis(columns=None)
 
 
 def _verdict(found: Estimate, runs: int) -> str:

@@ -63,7 +63,7 @@ def test_a_setting_that_lacks_an_environment_is_not_best():
     assert tuning.scores(trials).set_index("setting")["best"].to_dict() == {"a": False, "b": True}
 
 
-@pytest.mark.parametrize("name", ["mujoco-tuning", "mujoco-tuning-long", "mujoco-tuning-networks"])
+@pytest.mark.parametrize("name", ["mujoco-tuning", "mujoco-tuning-long", "mujoco-tuning-networks", "mujoco-tuning-ppo"])
 def test_the_committed_table_regenerates_byte_for_byte(tmp_path, name):
     folder = ROOT / "results" / name
     tuning.tuning_table(tuning.read(folder / "tuning.csv")).write(tmp_path)

@@ -37,6 +37,22 @@ def test_each_environment_has_a_verdict(make_run):
     assert list(table.data.columns)[-1] == "entropy"
 
 
+def test_the_text_has_a_row_for_each_environment_and_a_column_for_each_mode(make_run):
+    for seed in range(5):
+        for label, gain in (("PPO", 0), ("MaxEntPPO", 1000)):
+            make_run(label, "HalfCheetah-v5", seed, final=2000.0 + gain, noise=0.0)
+            make_run(label, "Hopper-v5", seed, final=2000.0 + seed, **ONE_MODE)
+    text = maximum_entropy_table(load_results(make_run.results), FEW).text
+    assert list(text.columns) == ["X", "Y", "Environment", "Deterministic", "Stochastic"]
+    cheetah, hopper, both = text.values.tolist()
+    assert cheetah == ["MaxEntPPO", "PPO", "HalfCheetah-v5", *["1.00 [1.00, 1.00] helps"] * 2]
+    assert hopper[:3] == ["MaxEntPPO", "PPO", "Hopper-v5"]
+    assert hopper[3].startswith("0.50 [")
+    assert hopper[3].endswith("]")
+    assert hopper[4] == ""
+    assert both[2] == ALL
+
+
 def test_a_counterpart_has_the_policy_that_differs_least(make_run):
     kinds = {"of the state": {"net_arch": [64], "state_dependent_std": True}, "": {"net_arch": [64]}}
     for name, kwargs in kinds.items():
