@@ -9,6 +9,7 @@ A suite of trials names its algorithms "ALGORITHM, SETTING". Interrupted, ``run`
 
 import argparse
 from collections.abc import Iterable, Sequence
+from math import isnan
 from pathlib import Path
 from typing import NamedTuple
 
@@ -129,7 +130,7 @@ def tuning_table(trials: Sequence[Trial]) -> Table:
     text = found.astype(object).copy()
     for column in env_ids:
         text[column] = [number(value) for value in found[column]]
-    text["score"] = [f"{value:.3f}" for value in found["score"]]
+    text["score"] = ["–" if isnan(value) else f"{value:.3f}" for value in found["score"]]
     text["best"] = ["yes" if each else "" for each in found["best"]]
     seeds = sorted({each.seed for each in trials})
     counts = found.groupby("algorithm").size()

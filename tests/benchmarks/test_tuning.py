@@ -61,6 +61,8 @@ def test_the_highest_mean_score_is_best_for_each_algorithm():
 def test_a_setting_that_lacks_an_environment_is_not_best():
     trials = [*trials_of("PPO", "a", 9000.0, 0.0)[:2], *trials_of("PPO", "b", 0.0, 0.0)]
     assert tuning.scores(trials).set_index("setting")["best"].to_dict() == {"a": False, "b": True}
+    (_, lacking) = tuning.tuning_table(trials).text[["Setting", "Hopper-v5", "Score"]].values.tolist()
+    assert lacking == ["a", "–", "–"]
 
 
 @pytest.mark.parametrize("name", ["mujoco-tuning", "mujoco-tuning-long", "mujoco-tuning-networks", "mujoco-tuning-ppo"])
