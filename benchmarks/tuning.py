@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from benchmarks.rows import read_rows, write_rows
-from maxent_onpolicy.cli.bench import main as bench
+from maxent_onpolicy.cli.main import main as command_line
 from maxent_onpolicy.cli.suite import find_suite, load_suite
 from maxent_onpolicy.evaluation.ranges import load_score_ranges, normalise
 from maxent_onpolicy.evaluation.runs import RunDirectory, find_runs
@@ -24,6 +24,7 @@ from maxent_onpolicy.evaluation.tables import Table, number
 
 _MODES = ("deterministic", "stochastic")
 _FILE = "tuning.csv"
+_MISUSE = 2  # exit status of a mistake
 
 
 class Trial(NamedTuple):
@@ -84,9 +85,20 @@ def make_trials(suite: str, runs: Path, options: Sequence[str] = ()) -> list[Run
     return found
 
 
+def bench(arguments: Sequence[str]) -> int:
+    """Run ``maxent-onpolicy bench``, which says what a mistake was, and return its exit status."""
+    return command_line(["bench", *arguments])
+
+
 def _trials(suite: str, runs: Path, options: Sequence[str]) -> tuple[int, list[RunDirectory]]:
-    """The exit status of ``maxent-onpolicy bench``, and the runs that are there."""
+    """The exit status of ``maxent-onpolicy bench``, and the runs that are there.
+
+    Raises:
+        SystemExit: if it was asked for what it does not do, or runs are there that have other settings.
+    """
     status = bench([suite, "--results", str(runs), "--no-model", "--no-report", *options])
+    if status == _MISUSE:
+        raise SystemExit(status)
     folder = runs / load_suite(find_suite(suite)).name
     return status, find_runs(folder)[0] if folder.is_dir() else []
 

@@ -1,5 +1,6 @@
 """Trials of settings: what is read from runs, chosen, and shown."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from benchmarks import tuning
 from benchmarks.rows import write_rows
 from benchmarks.tuning import Trial
+from maxent_onpolicy.cli.suite import load_suite
 from maxent_onpolicy.evaluation.ranges import load_score_ranges, normalise
 from maxent_onpolicy.evaluation.runs import RunDirectory
 
@@ -103,6 +105,22 @@ def test_without_a_completed_trial_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(tuning, "bench", lambda arguments: 1)
     with pytest.raises(SystemExit):
         tuning.main(["run", "mujoco-tuning", "--runs", str(tmp_path), "--output", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_runs_with_other_settings_are_no_trials(tmp_path, capsys):
+    suite, runs = tmp_path / "trials.yaml", tmp_path / "runs"
+    suite.write_text(SUITE)
+    config = load_suite(suite).runs[0].to_json() | {"total_timesteps": 64}
+    folder = runs / "trials" / "runs" / config["label"] / "CartPole-v1" / "seed_7"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "provenance.json").write_text("{}")
+    (folder / "status.json").write_text(json.dumps({"state": "completed"}))
+    with pytest.raises(SystemExit) as raised:
+        tuning.main(["run", str(suite), "--runs", str(runs), "--output", str(tmp_path / "out")])
+    assert raised.value.code == 2
+    assert "other settings" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
