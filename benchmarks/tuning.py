@@ -9,7 +9,7 @@ A suite of trials names its algorithms "ALGORITHM, SETTING". Interrupted, ``run`
 
 import argparse
 from collections.abc import Iterable, Sequence
-from math import isnan
+from math import isnan, nan
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ from maxent_onpolicy.evaluation.tables import Table, number
 
 _MODES = ("deterministic", "stochastic")
 _FILE = "tuning.csv"
+_DIVERGENCE = "train/approx_kl"
 _MISUSE = 2  # exit status of a mistake
 
 
@@ -37,6 +38,8 @@ class Trial(NamedTuple):
         seed: of the run.
         deterministic: final return (raw reward) of the likeliest actions, mean over episodes.
         stochastic: and of sampled ones.
+        divergence: of an update from the policy that took the steps (``train/approx_kl``), mean over the run; NaN
+            if the algorithm does not report it or nobody kept it.
     """
 
     algorithm: str
@@ -45,6 +48,7 @@ class Trial(NamedTuple):
     seed: int
     deterministic: float
     stochastic: float
+    divergence: float = nan
 
 
 def run(suite: str, runs: Path, path: Path, options: Sequence[str] = ()) -> None:
@@ -109,7 +113,9 @@ def trial(done: RunDirectory) -> Trial:
     last = done.read_eval()
     last = last[last["timesteps"] == last["timesteps"].max()]
     returns = (round(float(last[last["mode"] == mode]["return"].mean()), 2) for mode in _MODES)
-    return Trial(algorithm, setting, done.env_id, done.seed, *returns)
+    train = done.read_train()
+    divergence = float(train[_DIVERGENCE].mean()) if _DIVERGENCE in train else nan
+    return Trial(algorithm, setting, done.env_id, done.seed, *returns, round(divergence, 5))
 
 
 def read(path: Path) -> list[Trial]:
@@ -155,6 +161,25 @@ def tuning_table(trials: Sequence[Trial]) -> Table:
     return Table("tuning", "Trials", caption, found, text.rename(columns=headings))
 
 
+def divergence_table(trials: Iterable[Trial]) -> Table:
+    """How far updates went, a row a setting that says so: mean over runs and seeds in each environment."""
+    rows = pd.DataFrame([each for each in trials if not isnan(each.divergence)], columns=list(Trial._fields))
+    found = rows.pivot_table(index=["algorithm", "setting"], columns="env_id", values="divergence", aggfunc="mean")
+    text = found.map(lambda value: "–" if isnan(value) else f"{value:.3f}").reset_index()
+    caption = (
+        "Approximate divergence of an update from the policy that took the steps (`train/approx_kl`), mean over the "
+        f"updates of a run and the seeds {', '.join(map(str, sorted(set(rows['seed']))))}."
+    )
+    headings = {name: name.capitalize() for name in found.index.names}
+    return Table("divergence", "Divergence of updates", caption, found.reset_index(), text.rename(columns=headings))
+
+
+def tables(trials: Sequence[Trial]) -> list[Table]:
+    """All tables of trials: of divergences only where some are known."""
+    known = any(not isnan(each.divergence) for each in trials)
+    return [tuning_table(trials), *([divergence_table(trials)] if known else [])]
+
+
 def parser() -> argparse.ArgumentParser:
     """Return what reads the command line."""
     found = argparse.ArgumentParser(
@@ -180,8 +205,9 @@ def main(arguments: list[str] | None = None) -> None:
     if not path.is_file():
         raise SystemExit(f"{path} does not exist; python -m benchmarks.tuning run makes it")
     (options.output / "tables").mkdir(parents=True, exist_ok=True)
-    tuning_table(read(path)).write(options.output / "tables")
-    print(f"table: {options.output / 'tables' / 'tuning.md'}")
+    for table in tables(read(path)):
+        table.write(options.output / "tables")
+        print(f"table: {options.output / 'tables' / table.name}.md")
 
 
 if __name__ == "__main__":

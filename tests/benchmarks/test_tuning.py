@@ -67,10 +67,22 @@ def test_a_setting_that_lacks_an_environment_is_not_best():
     assert lacking == ["a", "–", "–"]
 
 
+def test_divergences_are_averaged_where_they_are_known():
+    (first, second, third, fourth) = trials_of("PPO", "a", 3000.0, 500.0)
+    known = [first._replace(divergence=0.01), second._replace(divergence=0.02), third._replace(divergence=0.5), fourth]
+    unknown = trials_of("TRPO", "b", 0.0, 0.0)
+    (_, table) = tuning.tables([*known, *unknown])
+    assert table.text.values.tolist() == [["PPO", "a", "0.015", "0.500"]]
+    assert "seeds 100, 101" in table.caption
+    assert [each.name for each in tuning.tables(unknown)] == ["tuning"]
+
+
 @pytest.mark.parametrize("name", ["mujoco-tuning", "mujoco-tuning-long", "mujoco-tuning-networks", "mujoco-tuning-ppo"])
-def test_the_committed_table_regenerates_byte_for_byte(tmp_path, name):
+def test_the_committed_tables_regenerate_byte_for_byte(tmp_path, name):
     folder = ROOT / "results" / name
-    tuning.tuning_table(tuning.read(folder / "tuning.csv")).write(tmp_path)
+    for table in tuning.tables(tuning.read(folder / "tuning.csv")):
+        table.write(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in (folder / "tables").iterdir()}
     for path in sorted((folder / "tables").iterdir()):
         assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
 
@@ -89,9 +101,10 @@ def test_a_trial_is_read_from_its_run(tmp_path, monkeypatch):
     rows = found[0].read_eval()
     last = rows[(rows["timesteps"] == rows["timesteps"].max()) & (rows["mode"] == "stochastic")]
     assert one.stochastic == pytest.approx(last["return"].mean(), abs=0.01)
+    assert one.divergence == pytest.approx(found[0].read_train()["train/approx_kl"].mean(), abs=1e-5)
     with pytest.raises(SystemExit, match="does not exist"):
         tuning.main(["report", "--output", str(output)])
-    elsewhere, outdated = Trial("PPO", "made elsewhere", "CartPole-v1", 7, 1.0, 2.0), one._replace(stochastic=-1.0)
+    elsewhere, outdated = Trial("PPO", "made elsewhere", "CartPole-v1", 7, 1.0, 2.0, 0.1), one._replace(stochastic=-1.0)
     write_rows(output / "tuning.csv", Trial._fields, [outdated, elsewhere])
     tuning.main(["run", str(suite), "--runs", str(runs), "--output", str(output)])
     assert tuning.read(output / "tuning.csv") == sorted([elsewhere, *map(tuning.trial, found)])
