@@ -108,11 +108,19 @@ class Plot:
 
 
 class Look(NamedTuple):
-    """How an algorithm is drawn, in every figure alike."""
+    """How an algorithm is drawn, in every figure alike.
+
+    Attributes:
+        colour: of its lines; the same as another's where there are more algorithms than colours.
+        line: style that tells it from others where colour does not.
+        marker: of its points.
+        mark: the marker of its lines where their styles mean something else: none for the first of a colour.
+    """
 
     colour: str
     line: Any
     marker: str
+    mark: str
 
 
 @contextmanager
@@ -125,10 +133,12 @@ def style() -> Iterator[None]:
 def looks_of(results: Results) -> dict[str, Look]:
     """Return how each algorithm is drawn."""
     markers = "osD^vP*"
-    return {
-        label: Look(COLOURS[i % len(COLOURS)], LINES[(i + i // len(COLOURS)) % len(LINES)], markers[i % len(markers)])
-        for i, label in enumerate(results.labels)
-    }
+    looks = {}
+    for i, label in enumerate(results.labels):
+        again, place = divmod(i, len(COLOURS))
+        marker = markers[i % len(markers)]
+        looks[label] = Look(COLOURS[place], LINES[(i + again) % len(LINES)], marker, marker if again else "")
+    return looks
 
 
 def make_panels(count: int, height: float = 2.1) -> tuple[Figure, list[Axes]]:
@@ -178,15 +188,15 @@ def band_of(values: Any, timesteps: np.ndarray, bootstrap: Bootstrap, key: tuple
     )
 
 
-def draw_band(axis: Axes, band: Band, look: Look, singles: Iterable[np.ndarray] = ()) -> None:
-    """Draw a curve with its band, and every single run as a thin line."""
+def draw_band(axis: Axes, band: Band, look: Look, singles: Iterable[np.ndarray] = (), *, mark: str = "") -> None:
+    """Draw a curve with its band, and every single run as a thin line; ``mark`` is put onto points of the curve."""
     marker = look.marker if len(band.x) == 1 else ""  # a line through one point cannot be seen
     runs = list(singles)
     for run in runs:
         alpha = min(0.45, 0.8 / len(runs) ** 0.5)  # many runs must not hide the means
         axis.plot(band.x, run, color=look.colour, linewidth=0.6, alpha=alpha, marker=marker, markersize=2)
     axis.fill_between(band.x, band.low, band.high, color=look.colour, alpha=0.18, linewidth=0)
-    axis.plot(band.x, band.value, color=look.colour, linestyle=look.line, marker=marker, markersize=4)
+    axis.plot(band.x, band.value, color=look.colour, linestyle=look.line, marker=marker or mark, markersize=4)
 
 
 def label_axes(figure: Figure, axes: Sequence[Axes], x: str, y: str) -> None:
@@ -218,13 +228,18 @@ def add_legend(
         results: whose algorithms are named.
         characters: that fit beside each other; by default as the figure's width has it.
         more: entries for a column of their own beside the algorithms, or below them if there is no room.
-        styled: whether algorithms have their line styles; otherwise colour alone tells them apart.
+        styled: whether algorithms have their line styles; otherwise colour tells them apart, and marks.
         labels: algorithms that are drawn; default all.
     """
     width, height = figure.get_size_inches()
     characters = characters or int(_CHARACTERS * width / WIDTH)
     looks = {name: look for name, look in looks_of(results).items() if labels is None or name in labels}
-    handles = [Line2D([], [], color=look.colour, linestyle=look.line if styled else "-") for look in looks.values()]
+    handles = [
+        Line2D([], [], color=look.colour, linestyle=look.line)
+        if styled
+        else Line2D([], [], color=look.colour, marker=look.mark, markersize=4)
+        for look in looks.values()
+    ]
     entries = [(handle, wrapped(name, characters - 8)) for handle, name in zip(handles, looks, strict=True)]
     columns = _most_columns([name for _, name in entries], characters)
     if more:

@@ -248,7 +248,7 @@ def _curves(axis: Axes, results: Results, env_id: str, names: dict[str, str], bo
             if curves is not None:
                 key = ("curve", label, env_id, name)
                 band = band_of(curves.values[:, None, :], curves.timesteps, bootstrap, key, "mean")
-                draw_band(axis, band, look._replace(line=_LINES[split]))
+                draw_band(axis, band, look._replace(line=_LINES[split]), mark=look.mark)
 
 
 def _key(line: Any) -> Line2D:

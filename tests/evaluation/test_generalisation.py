@@ -220,6 +220,21 @@ def test_the_figure_draws_train_solid_and_test_dashed_in_one_colour(results):
     assert names[-1] == "published PPO at 25M steps (other settings), test"
 
 
+def test_marks_tell_algorithms_of_one_colour_apart(tmp_path):
+    for number in range(12):
+        name = f"A{number:02}"
+        write_tested_run(tmp_path / "r", name, GAMES[0], final=8.0, test_final=6.0, offset=5.0, kwargs=EASY)
+    figure = generalisation_curves(load_results(tmp_path / "r"), BOOTSTRAP).figure
+    curves = [line for line in figure.axes[0].lines if line.get_linestyle() in ("-", "--")]
+    pairs = [{(line.get_color(), line.get_marker()) for line in curves[i : i + 2]} for i in range(0, 24, 2)]
+    assert all(len(pair) == 1 for pair in pairs), "both curves of an algorithm alike"
+    assert len(set.union(*pairs)) == 12
+    handles = figure.legends[0].get_lines()[:12]
+    assert [{(line.get_color(), line.get_marker() or "None")} for line in handles] == [
+        {(colour, marker or "None")} for ((colour, marker),) in pairs
+    ]
+
+
 def test_published_returns_far_from_all_curves_are_written_and_squash_nothing(results):
     near, far = generalisation_curves(results, BOOTSTRAP).figure.axes
     assert [text.get_text() for text in near.texts] == []
