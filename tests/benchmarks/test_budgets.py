@@ -1,4 +1,4 @@
-"""What suites without committed runs take."""
+"""What suites take, of committed runs and of parts of runs."""
 
 import json
 
