@@ -26,6 +26,7 @@ from maxent_onpolicy.cli.tracking import read_tracking
 from maxent_onpolicy.cli.values import UsageError, check_checkpoint_seconds
 from maxent_onpolicy.cli.verify import AGAIN, cell_of, compare, published
 from maxent_onpolicy.cores import available_cores
+from maxent_onpolicy.evaluation.cells import write_cells
 from maxent_onpolicy.evaluation.provenance import collect_provenance
 from maxent_onpolicy.evaluation.runs import RunDirectory
 from maxent_onpolicy.evaluation.scores import load_results
@@ -188,6 +189,8 @@ def _bench(options: BenchOptions) -> int:
         _check(suite, todo)
         _make_writable(results)
         _refuse_submitted(todo, results, options)
+    if os.access(results, os.W_OK):
+        write_cells(results, suite.cells)
     arguments = ["--checkpoint-seconds", str(options.checkpoint_seconds)] + ["--no-model"] * options.no_model
     arguments += [] if tracking is None else tracking.as_arguments()
     outcome = _run(console, suite, plan, todo, launcher, options, arguments)

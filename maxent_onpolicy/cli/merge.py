@@ -19,6 +19,7 @@ from maxent_onpolicy.cli.lock import locked
 from maxent_onpolicy.cli.output import make_console, try_report
 from maxent_onpolicy.cli.parse import Flag, option, parse_options
 from maxent_onpolicy.cli.values import UsageError
+from maxent_onpolicy.evaluation.cells import read_cells, write_cells
 from maxent_onpolicy.evaluation.runs import RunDirectory, RunError, find_runs, run_path
 
 DESCRIPTION = """Bring the runs of several results directories into one.
@@ -75,6 +76,7 @@ def main(arguments: list[str]) -> int:
             _say(console, f"unreadable   {broken.path}: {broken.reason}")
         for run in runs:
             counts[_take(console, run, options.into, left_out)] += 1
+    _take_cells(options)
     total = sum(counts[each] for each in ("new", "further"))
     told = ", ".join(
         f"{counts[name]} {name}" for name in ("known", "running", "conflict", "unreadable") if counts[name]
@@ -118,6 +120,13 @@ def _take(console: Console, run: RunDirectory, into: Path, left_out: Sequence[st
     if found == "conflict":
         _say(console, f"conflict     {run.path} and {target}: {reason}; the latter is kept")
     return found
+
+
+def _take_cells(options: MergeOptions) -> None:
+    """What the suite consists of, as the last of the sources says that knows it."""
+    known = [cells for cells in map(read_cells, options.sources) if cells]
+    if known and options.into.is_dir():
+        write_cells(options.into, known[-1])
 
 
 def compare(run: RunDirectory, target: Path, left_out: Sequence[str] = ()) -> tuple[Verdict, str]:

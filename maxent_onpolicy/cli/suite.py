@@ -49,6 +49,14 @@ class Suite:
     path: Path
     runs: tuple[RunConfig, ...]
 
+    @property
+    def cells(self) -> dict[str, list[str]]:
+        """Environments of each algorithm, both in the order of the file."""
+        cells: dict[str, dict[str, None]] = {}
+        for run in self.runs:
+            cells.setdefault(run.label, {})[run.env_id] = None
+        return {label: list(env_ids) for label, env_ids in cells.items()}
+
 
 def suite_folders() -> list[Path]:
     """Return where suites are looked for by name: ``benchmarks/suites`` here, and beside the package."""

@@ -29,7 +29,7 @@ from maxent_onpolicy.evaluation.plots import (
 )
 from maxent_onpolicy.evaluation.published import published_table
 from maxent_onpolicy.evaluation.scores import Results, load_results
-from maxent_onpolicy.evaluation.settings import provenance_table, range_table, settings_tables
+from maxent_onpolicy.evaluation.settings import cell_table, provenance_table, range_table, settings_tables
 from maxent_onpolicy.evaluation.statistics import RESAMPLES
 from maxent_onpolicy.evaluation.tables import (
     Bootstrap,
@@ -188,6 +188,7 @@ def build_sections(results: Results, bootstrap: Bootstrap) -> list[Section]:
         *((curve.name, curve.title, [curve], True) for curve in curves[1:]),
         ("settings", "Settings", settings_tables(results), False),
         ("cost", "Wall time", [cost_table(results)], False),
+        ("cells", "What was run", [cell_table(results)], False),
         ("left-out", "Runs left out", [problem_table(results)], False),
         ("runs", "Single runs", [run_table(results)], True),
         ("provenance", "Provenance", [provenance_table(results), range_table(results)], True),
@@ -208,7 +209,9 @@ def headline(results: Results) -> str:
     )
     parts = [f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts]
     found = len(results.used) + len(results.problems)
-    return f"{', '.join(parts)}; {len(results.used)} of {found} runs completed and used."
+    text = f"{', '.join(parts)}; {len(results.used)} of {found} runs completed and used."
+    missing, cells = len(results.missing_cells), sum(map(len, results.cells.values()))
+    return f"{text} {cells - missing} of the suite's {cells} cells were run." if missing else text
 
 
 def preliminary_notice(results: Results) -> str | None:
@@ -319,7 +322,7 @@ def _remove_stale(folder: Path, written: set[str]) -> None:
     known = ("diagnostics_", "learning_curves_", "generalisation")
     names = {"aggregates", "improvement", "performance_profile", "problems", "sample_efficiency", "score_ranges"}
     names |= {"settings_shared", "training", "gain", "published", "wall_clock_efficiency", "maximum_entropy"}
-    names |= {"counterparts"}
+    names |= {"counterparts", "cells"}
     for path in folder.iterdir():
         ours = path.stem in names or path.stem.startswith(known)
         if ours and path.suffix in {".png", ".svg", ".md", ".csv"} and path.name not in written:

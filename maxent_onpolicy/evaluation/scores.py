@@ -13,7 +13,7 @@ comparable than they look (other numbers of seeds, checkpoints or environments) 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from maxent_onpolicy.env_ids import is_text
+from maxent_onpolicy.evaluation.cells import read_cells
 from maxent_onpolicy.evaluation.checkpoints import UnusableRun, distributions, name_modes, read_checkpoints
 from maxent_onpolicy.evaluation.modes import FAMILIES, MODES, SPLITS, adjective, family
 from maxent_onpolicy.evaluation.ranges import ScoreRange, load_score_ranges, normalise, resolve_ranges
@@ -66,6 +67,7 @@ class Results:
         problems: every run that is not used.
         notes: what makes the used runs less comparable.
         ranges: normalisation constants of the environments that have them.
+        cells: environments of each algorithm of the suite, run or not; empty where nobody wrote them down.
     """
 
     suite: str
@@ -75,6 +77,7 @@ class Results:
     problems: list[Problem]
     notes: list[str]
     ranges: dict[str, ScoreRange]
+    cells: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def labels(self) -> list[str]:
@@ -110,6 +113,12 @@ class Results:
     def seeds(self, label: str, env_id: str) -> int:
         """How many used runs an algorithm has on an environment."""
         return sum(run.label == label and run.env_id == env_id for run in self.used)
+
+    @property
+    def missing_cells(self) -> list[tuple[str, str]]:
+        """Label and environment of each cell of the suite that has no used run."""
+        cells = [(label, env_id) for label, env_ids in self.cells.items() for env_id in env_ids]
+        return [cell for cell in cells if not self.seeds(*cell)]
 
     @property
     def fewest_seeds(self) -> int:
@@ -225,7 +234,7 @@ def load_results(results_dir: Path | str) -> Results:
     Raises:
         FileNotFoundError: if ``results_dir`` is no directory.
         NoResultsError: if it holds no completed run with evaluations.
-        ValueError: if it is no results directory, or has a broken ``score_ranges.json``.
+        ValueError: if it is no results directory, or has a broken ``score_ranges.json`` or ``cells.json``.
     """
     results_dir = Path(results_dir)
     if results_dir.is_dir() and not (results_dir / "runs").is_dir():
@@ -263,6 +272,7 @@ def load_results(results_dir: Path | str) -> Results:
         problems=problems,
         notes=range_notes,
         ranges=ranges,
+        cells=read_cells(results_dir),
     )
     results.notes.extend(_notes(results))
     return results

@@ -46,6 +46,30 @@ def settings_tables(results: Results) -> list[Table]:
     ]
 
 
+def cell_table(results: Results) -> Table | None:
+    """How many runs each cell has; ``None`` if all have some, or nobody wrote down which there are."""
+    if not results.missing_cells:
+        return None
+    planned = results.cells
+    labels = [*planned, *(label for label in results.labels if label not in planned)]
+    known = list(dict.fromkeys(env_id for env_ids in planned.values() for env_id in env_ids))
+    env_ids = [*known, *(env_id for env_id in results.env_ids if env_id not in known)]
+    data, text = [], []
+    for label in labels:
+        shown = {"Algorithm": label}
+        for env_id in env_ids:
+            runs = results.seeds(label, env_id)
+            part = env_id in planned.get(label, ())
+            shown[env_id] = str(runs) if runs else "" if part else "–"
+            if runs or part:
+                data.append({"algorithm": label, "environment": env_id, "runs": runs})
+        text.append(shown)
+    caption = "Runs of each cell of the suite. Where it is empty there are none yet, and nothing is said of it."
+    if any("–" in shown.values() for shown in text):
+        caption += " Cells with a dash are not part of the suite."
+    return Table("cells", "What was run", caption, pd.DataFrame(data), pd.DataFrame(text))
+
+
 def range_table(results: Results) -> Table | None:
     """Normalisation constants of the environments in the results; ``None`` if no environment has any."""
     known = [env_id for env_id in results.env_ids if env_id in results.ranges]

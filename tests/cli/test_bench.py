@@ -11,6 +11,7 @@ import pytest
 from command_line import TINY, command, environment, run_command, wait_until, write_suite
 
 from maxent_onpolicy.cli.main import main
+from maxent_onpolicy.evaluation.cells import read_cells
 from maxent_onpolicy.evaluation.runs import RunDirectory, find_runs
 
 LONG = {**TINY["defaults"], "total_timesteps": 1_000_000, "evaluation": {"every": 1_000_000, "episodes": 1}}
@@ -90,6 +91,12 @@ def test_no_line_is_longer_than_it_has_to_be(mixed):
         assert len(line.rstrip()) <= 80 or line.startswith(("corrupt", "  |", "  Runtime", "will retry", "failed")), (
             line
         )
+
+
+def test_the_cells_of_the_suite_are_written_down(mixed):
+    folder, _ = mixed
+    env_ids = ("CartPole-v1", "broken_envs:Exploding-v0", "broken_envs:Flaky-v0")
+    assert read_cells(folder / "out" / "tiny") == {"PPO": env_ids}
 
 
 def test_only_what_is_missing_runs_again(mixed, capsys, monkeypatch):

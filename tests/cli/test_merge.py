@@ -13,6 +13,7 @@ from maxent_onpolicy.cli.main import main
 from maxent_onpolicy.cli.plan import shard
 from maxent_onpolicy.cli.suite import load_suite
 from maxent_onpolicy.cli.values import UsageError
+from maxent_onpolicy.evaluation.cells import read_cells, write_cells
 from maxent_onpolicy.evaluation.runs import RunDirectory, find_runs, run_path
 
 QUIET = ("--no-report",)
@@ -117,6 +118,18 @@ def test_a_checkpoint_gives_way_to_a_further_one_alone(tmp_path):
     for options in (("--lean",), ()):
         assert main(["merge", str(ahead), "--into", str(lean), *options, *QUIET]) == 0
     assert contents(lean) == contents(ahead), "the checkpoint comes later"
+
+
+def test_what_the_suite_consists_of_comes_along(tmp_path):
+    here, there, store = tmp_path / "here", tmp_path / "there", tmp_path / "store"
+    make_run(here, 0)
+    make_run(there, 1)
+    write_cells(here, {"PPO": ["CartPole-v1"], "TRPO": ["CartPole-v1"]})
+    assert main(["merge", str(here), str(there), "--into", str(store), *QUIET]) == 0
+    assert read_cells(store) == {"PPO": ("CartPole-v1",), "TRPO": ("CartPole-v1",)}
+    write_cells(there, {"PPO": ["CartPole-v1"]})
+    assert main(["merge", str(there), "--into", str(store), *QUIET]) == 0
+    assert read_cells(store) == {"PPO": ("CartPole-v1",)}, "the suite has become smaller since"
 
 
 def test_runs_of_two_suites_are_not_mixed(tmp_path, capsys):

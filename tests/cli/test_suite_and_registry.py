@@ -25,6 +25,7 @@ from maxent_onpolicy.cli.registry import (
 from maxent_onpolicy.cli.suite import find_suite, list_suites, load_suite
 from maxent_onpolicy.cli.values import UsageError
 from maxent_onpolicy.envs.normalize import VecNormalize
+from maxent_onpolicy.evaluation.cells import read_cells
 
 SUITES = Path(__file__).parents[2] / "benchmarks" / "suites"
 RESULTS = Path(__file__).parents[2] / "results"
@@ -37,6 +38,12 @@ def test_every_algorithm_in_the_registry_loads():
     assert find_algorithm("maxent-ppo").name == find_algorithm("MAXENT_PPO").name == "MaxEntPPO"
     with pytest.raises(UsageError, match=r"unknown algorithm 'MaxEntPP' \(did you mean 'MaxEntPPO'\?\)"):
         find_algorithm("MaxEntPP")
+
+
+@pytest.mark.parametrize("name", sorted({path.parent.name for path in RESULTS.glob("*/runs")} & {*list_suites()}))
+def test_committed_results_know_all_cells_of_their_suite(name):
+    planned = load_suite(find_suite(name)).cells
+    assert list(read_cells(RESULTS / name).items()) == [(label, tuple(env_ids)) for label, env_ids in planned.items()]
 
 
 def test_keywords_include_those_passed_on_to_the_base_class():
