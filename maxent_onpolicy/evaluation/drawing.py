@@ -6,6 +6,7 @@ its own, so that figures survive a grey print. Text is drawn as paths in the
 font that matplotlib ships, so figures do not depend on the fonts of the machine.
 """
 
+import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,8 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7
 LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (5, 1.5, 1.2, 1.5)), (0, (1.5, 1.2)), (0, (8, 2, 2, 2, 2, 2)))
 WIDTH = 6.75  # inches: two columns of a paper, so that a figure put into one column is still readable
 _CHARACTERS = 80  # of a legend as wide as a whole figure
+_PATH = re.compile(rb'(?<= d=")[^"]+')
+_DECIMALS = re.compile(rb"\d+\.\d+")
 _STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
@@ -87,7 +90,7 @@ class Plot:
     @cached_property
     def svg(self) -> bytes:
         """The figure as SVG, without date or version."""
-        return self._save("svg", {"Date": None, "Creator": None})
+        return rounded(self._save("svg", {"Date": None, "Creator": None}))
 
     @cached_property
     def png(self) -> bytes:
@@ -105,6 +108,18 @@ class Plot:
         with style():
             self.figure.savefig(buffer, format=kind, metadata=metadata)
         return buffer.getvalue()
+
+
+def rounded(svg: bytes) -> bytes:
+    """Return a drawing whose paths are exact to a hundredth of a point, on one line each.
+
+    Nobody sees finer, it is two thirds of the bytes, and they depend less on how a processor rounds.
+    """
+    return _PATH.sub(lambda path: b" ".join(_DECIMALS.sub(_hundredths, path[0]).split()), svg)
+
+
+def _hundredths(number: re.Match[bytes]) -> bytes:
+    return f"{float(number[0]):.2f}".rstrip("0").rstrip(".").encode()
 
 
 class Look(NamedTuple):

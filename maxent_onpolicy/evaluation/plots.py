@@ -46,7 +46,7 @@ DIAGNOSTICS = (
 )
 _FAR_APART = 20  # times as long as the shortest runs: then time is drawn on a logarithmic scale
 _SINGLES = ", and every single run as a thin line"
-_POINTS = 60  # of a diagnostic curve; more cannot be seen in a panel this small
+_POINTS = 40  # of a diagnostic curve; more cannot be seen in a panel this small
 
 
 def learning_curves(results: Results, mode: str, bootstrap: Bootstrap) -> Plot:

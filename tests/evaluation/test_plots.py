@@ -196,7 +196,7 @@ def test_file_names_of_environments_with_a_slash(make_run):
 def test_thinning_averages_and_skips_what_is_missing():
     frame = pd.DataFrame({"timesteps": np.arange(600.0), "x": np.arange(600.0) * 2})
     grid, values = plots.thin([frame, frame.assign(x=1.0)], "x")
-    assert values.shape == (2, len(grid)) == (2, 60)
+    assert values.shape == (2, len(grid)) == (2, 40)
     assert values[0] == pytest.approx(2 * grid)
     assert values[1] == pytest.approx(1)
     holes = pd.DataFrame({"timesteps": [1, 2, 3, 4], "x": [np.nan, 2, np.inf, "bad"]})
@@ -246,6 +246,11 @@ def test_files_are_the_same_bytes_whatever_the_users_style(results, tmp_path):
     assert "<dc:date>" not in svg
     assert "<text" not in svg  # text is paths: no font needed
     assert not re.search(r"20\d\d-\d\d-\d\dT", svg)
+
+
+def test_paths_are_exact_to_a_hundredth_of_a_point():
+    drawn = b'<path id="a1.23456" d="M 1.23456 -2.996 \nL 30 0.004 \nQ 1.5 2 3 4.10 \nz\n" style="line: 0.875"/>'
+    assert drawing.rounded(drawn) == b'<path id="a1.23456" d="M 1.23 -3 L 30 0 Q 1.5 2 3 4.1 z" style="line: 0.875"/>'
 
 
 def test_algorithms_are_told_apart_without_colour(make_run):
