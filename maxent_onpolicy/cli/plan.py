@@ -16,6 +16,7 @@ from maxent_onpolicy.evaluation.runs import RunDirectory, RunError, run_path
 from maxent_onpolicy.validation import did_you_mean
 
 Action = Literal["start", "resume", "skip", "conflict", "corrupt"]
+_MOST_NAMES = 20  # that an error lists
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ def select(runs: tuple[RunConfig, ...], patterns: tuple[str, ...]) -> list[RunCo
         if not found:
             known = list(dict.fromkeys(name for run in runs for name in _names(run)[:3]))
             hint = did_you_mean(pattern, known)
-            raise UsageError(f"--only {pattern!r} matches no run{hint}; there are: {', '.join(known)}")
+            listed = f"there are: {', '.join(known)}" if len(known) <= _MOST_NAMES else "--dry-run shows what there is"
+            raise UsageError(f"--only {pattern!r} matches no run{hint}; {listed}")
         chosen += found
     return [run for run in runs if run in chosen]
 

@@ -245,6 +245,9 @@ def test_only_selects_by_label_environment_seed_or_pattern(tmp_path):
     assert len(select(suite.runs, ("PPO/Acrobot-v1/seed_0",))) == 1
     with pytest.raises(UsageError, match=r"--only 'CartPole' matches no run \(did you mean 'CartPole-v1'\?\)"):
         select(suite.runs, ("CartPole",))
+    many = load_suite(write_suite(tmp_path, seeds=list(range(30))))
+    with pytest.raises(UsageError, match=r"\(did you mean 'seed_2.*'\?\); --dry-run shows what there is$"):
+        select(many.runs, ("seed_2x",))
 
 
 def test_evaluation_environments_are_frozen_and_pay_raw_reward(tmp_path):
