@@ -61,13 +61,14 @@ def main(arguments: list[str]) -> int:
     """Run the command; return the exit status: 1 if runs contradict each other, or cannot be read or reported on.
 
     Raises:
-        UsageError: if a source holds no runs, is the target, or has runs of another suite.
+        UsageError: if a source holds no runs, is the target, or has runs of another suite or a broken list of cells.
     """
     options = parse_options(MergeOptions, "merge", DESCRIPTION, arguments)
     console = make_console()
     _check(options)
     left_out = _NO_NUMBERS if options.lean else ()
     counts: Counter[str] = Counter()
+    cells = _cells(options.sources)
     stores = [find_runs(source / "runs") for source in options.sources]
     _check_suites(options, [run for runs, _ in stores for run in runs])
     for runs, corrupt in stores:
@@ -76,7 +77,8 @@ def main(arguments: list[str]) -> int:
             _say(console, f"unreadable   {broken.path}: {broken.reason}")
         for run in runs:
             counts[_take(console, run, options.into, left_out)] += 1
-    _take_cells(options)
+    if cells and options.into.is_dir():
+        write_cells(options.into, cells)
     total = sum(counts[each] for each in ("new", "further"))
     told = ", ".join(
         f"{counts[name]} {name}" for name in ("known", "running", "conflict", "unreadable") if counts[name]
@@ -122,11 +124,15 @@ def _take(console: Console, run: RunDirectory, into: Path, left_out: Sequence[st
     return found
 
 
-def _take_cells(options: MergeOptions) -> None:
+def _cells(sources: Sequence[Path]) -> dict[str, tuple[str, ...]]:
     """What the suite consists of, as the last of the sources says that knows it."""
-    known = [cells for cells in map(read_cells, options.sources) if cells]
-    if known and options.into.is_dir():
-        write_cells(options.into, known[-1])
+    known: dict[str, tuple[str, ...]] = {}
+    for source in sources:
+        try:
+            known = read_cells(source) or known
+        except ValueError as error:
+            raise UsageError(f"{source}: {error}") from None
+    return known
 
 
 def compare(run: RunDirectory, target: Path, left_out: Sequence[str] = ()) -> tuple[Verdict, str]:

@@ -16,7 +16,7 @@ def write_cells(results_dir: Path, cells: Mapping[str, Sequence[str]]) -> None:
     lines = [f"  {json.dumps(label)}: {json.dumps(list(env_ids))}" for label, env_ids in cells.items()]
     text = "{\n" + ",\n".join(lines) + "\n}\n"
     path = results_dir / FILE
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+    if not path.is_file() or path.read_bytes() != text.encode():
         write_atomic(path, text)
 
 

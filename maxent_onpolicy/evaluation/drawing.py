@@ -113,7 +113,7 @@ class Plot:
 def rounded(svg: bytes) -> bytes:
     """Return a drawing whose paths are exact to a hundredth of a point, on one line each.
 
-    Nobody sees finer, it is two thirds of the bytes, and they depend less on how a processor rounds.
+    Nobody sees finer, it is a fifth fewer bytes, and they depend less on how a processor rounds.
     """
     return _PATH.sub(lambda path: b" ".join(_DECIMALS.sub(_hundredths, path[0]).split()), svg)
 

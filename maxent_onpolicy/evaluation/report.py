@@ -211,7 +211,7 @@ def headline(results: Results) -> str:
     found = len(results.used) + len(results.problems)
     text = f"{', '.join(parts)}; {len(results.used)} of {found} runs completed and used."
     missing, cells = len(results.missing_cells), sum(map(len, results.cells.values()))
-    return f"{text} {cells - missing} of the suite's {cells} cells were run." if missing else text
+    return f"{text} {cells - missing} of the suite's {cells} cells have a completed run." if missing else text
 
 
 def preliminary_notice(results: Results) -> str | None:

@@ -60,7 +60,7 @@ def cell_table(results: Results) -> Table | None:
         for env_id in env_ids:
             runs = results.seeds(label, env_id)
             part = env_id in planned.get(label, ())
-            shown[env_id] = str(runs) if runs else "" if part else "–"
+            shown[env_id] = str(runs or ("" if part else "–"))
             if runs or part:
                 data.append({"algorithm": label, "environment": env_id, "runs": runs})
         text.append(shown)

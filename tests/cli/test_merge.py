@@ -132,6 +132,14 @@ def test_what_the_suite_consists_of_comes_along(tmp_path):
     assert read_cells(store) == {"PPO": ("CartPole-v1",)}, "the suite has become smaller since"
 
 
+def test_a_list_of_cells_that_cannot_be_read_is_an_error_before_anything_is_taken(tmp_path, capsys):
+    make_run(tmp_path / "here")
+    (tmp_path / "here" / "cells.json").write_bytes(b"\xff")
+    assert main(["merge", str(tmp_path / "here"), "--into", str(tmp_path / "store"), *QUIET]) == 2
+    assert "here: cells.json is no JSON" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "store").exists()
+
+
 def test_runs_of_two_suites_are_not_mixed(tmp_path, capsys):
     make_run(tmp_path / "here")
     make_run(tmp_path / "there", 1, suite="other")

@@ -34,7 +34,7 @@ def test_cells_that_were_not_run_are_empty(make_run, blank_figures):
         ["Older", "Swimmer-v5", 1],
     ]
     assert "a dash are not part of the suite" in table.caption
-    assert headline(results).endswith("2 of the suite's 5 cells were run.")
+    assert headline(results).endswith("2 of the suite's 5 cells have a completed run.")
     page = write_report(make_run.results, resamples=50)
     assert "<td>SAC</td>" in page.read_text().replace(' class="short"', "")
     assert (make_run.results / "tables" / "cells.csv").is_file()
