@@ -20,7 +20,7 @@ SUITE = ("", ("summary", "improvement"), "learning_curves_deterministic", "Learn
 OTHERS = {
     "mujoco": (
         "",
-        ("maximum_entropy", "summary", "aggregates", "published"),
+        ("maximum_entropy", "while_learning", "summary", "aggregates", "published"),
         "maximum_entropy",
         "Probability that a run with entropy ends above one without, for each task",
     ),

@@ -1,7 +1,6 @@
 """Does maximum entropy help, and where: PPO and TRPO against what adds entropy to them, environment by environment."""
 
-from collections.abc import Mapping
-from itertools import chain
+from collections.abc import Callable, Mapping
 from math import ceil
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from maxent_onpolicy.evaluation.drawing import COLOURS, INK, WIDTH, Plot, style, wrapped
 from maxent_onpolicy.evaluation.modes import adjective, policy_words
@@ -29,29 +29,70 @@ def maximum_entropy_table(results: Results, bootstrap: Bootstrap) -> Table | Non
 
     ``None`` where results hold no algorithm with entropy together with the one that it extends.
     """
-    data = []
-    for mode in results.modes:
-        for x, y in _pairs(results):
-            env_ids = results.shared_env_ids(mode, labels=(x, y))
-            groups = {env_id: [env_id] for env_id in env_ids} | ({ALL: env_ids} if len(env_ids) > 1 else {})
-            for name, chosen in groups.items():
-                returns = [[results.final(label, env_id, mode).to_numpy() for env_id in chosen] for label in (x, y)]
-                found = bootstrap.improvement(returns[0], returns[1], "maximum entropy", x, y, mode, name)
-                counts = {"x_runs": sum(map(len, returns[0])), "y_runs": sum(map(len, returns[1]))}
-                row = {"x": x, "y": y, "mode": mode, "environment": name, **counts}
-                verdict = _verdict(found, min(map(len, chain(*returns))))
-                data.append(row | estimate_columns("probability", found) | {"entropy": verdict, "text": found})
-    if not data:
-        return None
-    frame = pd.DataFrame(data)
-    text = _side_by_side(frame.assign(text=frame.pop("text").map(estimate_text)))
+
+    def final(label: str, env_id: str, mode: str) -> NDArray[np.float64]:
+        return results.final(label, env_id, mode).to_numpy()
+
     caption = (
         f"Chance that a run of X ends with a higher return than a run of Y, which it adds entropy to "
         f"[{bootstrap.interval_name}], by how the policy is evaluated; ties count half. Entropy {_ABOVE}, or {_BELOW}, "
         f"where the interval does not contain 0.5 and each has at least {_FEWEST} runs of every environment; where "
         "nothing is said it is open. Of many intervals some miss what they estimate, more of those of few seeds."
     )
-    return Table("maximum_entropy", "What entropy does", caption, frame, text)
+    return _table(results, bootstrap, final, "maximum entropy", "What entropy does", caption)
+
+
+def while_learning_table(results: Results, bootstrap: Bootstrap) -> Table | None:
+    """As :func:`maximum_entropy_table`, of a run's mean return over its training instead of its last one.
+
+    The mean is the area under the learning curve divided by its length. ``None`` also where no run was evaluated
+    more than once.
+    """
+
+    def mean(label: str, env_id: str, mode: str) -> NDArray[np.float64]:
+        curves = results.curves(label, env_id, mode)
+        if curves is None or len(curves.timesteps) < 2:
+            return np.empty(0)
+        between = (curves.values[:, 1:] + curves.values[:, :-1]) / 2
+        return np.asarray(np.average(between, axis=1, weights=np.diff(curves.timesteps)))
+
+    caption = (
+        f"Chance that a run of X has a higher mean return over its whole training (the area under its learning curve) "
+        f"than a run of Y [{bootstrap.interval_name}]: who learns sooner, whoever is ahead at the end. It "
+        f"{_ABOVE} or {_BELOW} by the rule of final returns."
+    )
+    return _table(results, bootstrap, mean, "while learning", "What entropy does while learning", caption)
+
+
+def _table(
+    results: Results,
+    bootstrap: Bootstrap,
+    value: Callable[[str, str, str], NDArray[np.float64]],
+    key: str,
+    title: str,
+    caption: str,
+) -> Table | None:
+    """Compare pairs by a number of each run: ``value(label, env_id, mode)`` has that of every run, or of none."""
+    data = []
+    for mode in results.modes:
+        for x, y in _pairs(results):
+            env_ids = results.shared_env_ids(mode, labels=(x, y))
+            found = {env_id: (value(x, env_id, mode), value(y, env_id, mode)) for env_id in env_ids}
+            known = {env_id: pair for env_id, pair in found.items() if all(map(len, pair))}
+            groups = {env_id: [pair] for env_id, pair in known.items()}
+            groups |= {ALL: list(known.values())} if len(known) > 1 else {}
+            for name, chosen in groups.items():
+                xs, ys = (list(values) for values in zip(*chosen, strict=True))
+                estimate = bootstrap.improvement(xs, ys, key, x, y, mode, name)
+                counts = {"x_runs": sum(map(len, xs)), "y_runs": sum(map(len, ys))}
+                row = {"x": x, "y": y, "mode": mode, "environment": name, **counts}
+                verdict = _verdict(estimate, min(map(len, [*xs, *ys])))
+                data.append(row | estimate_columns("probability", estimate) | {"entropy": verdict, "text": estimate})
+    if not data:
+        return None
+    frame = pd.DataFrame(data)
+    text = _side_by_side(frame.assign(text=frame.pop("text").map(estimate_text)))
+    return Table(key.replace(" ", "_"), title, caption, frame, text)
 
 
 def _side_by_side(rows: pd.DataFrame) -> pd.DataFrame:

@@ -18,7 +18,11 @@ from maxent_onpolicy.evaluation.drawing import GRID, INK, PAPER, Plot
 from maxent_onpolicy.evaluation.files import write_atomic
 from maxent_onpolicy.evaluation.generalisation import generalisation_curves, generalisation_scores, generalisation_table
 from maxent_onpolicy.evaluation.matrix import MANY, improvement_matrix
-from maxent_onpolicy.evaluation.maximum_entropy import maximum_entropy_plot, maximum_entropy_table
+from maxent_onpolicy.evaluation.maximum_entropy import (
+    maximum_entropy_plot,
+    maximum_entropy_table,
+    while_learning_table,
+)
 from maxent_onpolicy.evaluation.plots import (
     aggregate_plot,
     diagnostics_plot,
@@ -158,7 +162,11 @@ def build_sections(results: Results, bootstrap: Bootstrap) -> list[Section]:
         (
             "maximum-entropy",
             "What entropy does",
-            [maximum_entropy_plot(entropy.data, bootstrap) if entropy else None, entropy],
+            [
+                maximum_entropy_plot(entropy.data, bootstrap) if entropy else None,
+                entropy,
+                while_learning_table(results, bootstrap),
+            ],
             False,
         ),
         ("counterparts", "Stable-Baselines3's own classes", [counterpart_table(results, bootstrap)], False),
@@ -322,7 +330,7 @@ def _remove_stale(folder: Path, written: set[str]) -> None:
     known = ("diagnostics_", "learning_curves_", "generalisation")
     names = {"aggregates", "improvement", "performance_profile", "problems", "sample_efficiency", "score_ranges"}
     names |= {"settings_shared", "training", "gain", "published", "wall_clock_efficiency", "maximum_entropy"}
-    names |= {"counterparts", "cells"}
+    names |= {"counterparts", "cells", "while_learning"}
     for path in folder.iterdir():
         ours = path.stem in names or path.stem.startswith(known)
         if ours and path.suffix in {".png", ".svg", ".md", ".csv"} and path.name not in written:

@@ -2,7 +2,12 @@
 
 import pytest
 
-from maxent_onpolicy.evaluation.maximum_entropy import ALL, maximum_entropy_plot, maximum_entropy_table
+from maxent_onpolicy.evaluation.maximum_entropy import (
+    ALL,
+    maximum_entropy_plot,
+    maximum_entropy_table,
+    while_learning_table,
+)
 from maxent_onpolicy.evaluation.scores import load_results
 from maxent_onpolicy.evaluation.statistics import improvement_interval
 from maxent_onpolicy.evaluation.tables import Bootstrap
@@ -114,3 +119,36 @@ def test_without_a_counterpart_there_is_nothing_to_say(make_run):
     make_run("PPO")
     make_run("MaxEntTRPO", algorithm="MaxEntTRPO")
     assert maximum_entropy_table(load_results(make_run.results), FEW) is None
+
+
+def while_learning(make_run, ppo, maxent):
+    """Verdicts of PPO's and MaxEntPPO's runs, each with its options, at the end and while learning."""
+    for seed in range(5):
+        for label, options in (("PPO", ppo), ("MaxEntPPO", maxent)):
+            for env_id in ("HalfCheetah-v5", "Hopper-v5"):
+                make_run(label, env_id, seed, **ONE_MODE, **options)
+    results = load_results(make_run.results)
+    return maximum_entropy_table(results, FEW), while_learning_table(results, FEW)
+
+
+def test_while_learning_the_area_under_the_curve_counts_and_not_its_end(make_run):
+    end, mean = while_learning(make_run, {"offset": 0, "final": 2100}, {"offset": 500, "final": 2000})
+    assert set(end.data["entropy"]) == {"hurts"}
+    assert mean.name == "while_learning"
+    assert mean.data["environment"].tolist() == ["HalfCheetah-v5", "Hopper-v5", ALL]
+    assert set(mean.data["probability"]) == {1.0}
+    assert set(mean.data["entropy"]) == {"helps"}
+
+
+def test_the_area_weighs_evaluations_by_the_steps_between_them(make_run):
+    early, late = (0, 1_000, 2_000, 10_000), (0, 8_000, 10_000)  # lines whose plain means are the other way round
+    ppo, maxent = ({"checkpoints": steps, "offset": 0} for steps in (early, late))
+    _, mean = while_learning(make_run, ppo | {"final": 2000}, maxent | {"final": 1900})
+    assert set(mean.data["entropy"]) == {"hurts"}
+
+
+def test_runs_evaluated_once_have_no_curve(make_run):
+    once = {"checkpoints": (10_000,)}
+    end, mean = while_learning(make_run, once, once)
+    assert end is not None
+    assert mean is None
