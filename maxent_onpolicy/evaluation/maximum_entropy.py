@@ -96,7 +96,10 @@ def _table(
 
 
 def _side_by_side(rows: pd.DataFrame) -> pd.DataFrame:
-    """A row for each pair and environment, a column for each mode."""
+    """A row for each pair and environment, a column for each mode; "all" says of how many where a pair lacks some."""
+    named = rows.groupby(["x", "y"])["environment"].transform("nunique")
+    fewer = (rows["environment"] == ALL) & (named < rows["environment"].nunique())
+    rows = rows.assign(environment=rows["environment"].mask(fewer, f"{ALL} " + (named - 1).astype(str)))
     cells = rows["text"] + rows["entropy"].map(lambda verdict: "" if verdict == _OPEN else f" {verdict}")
     wide = rows.assign(cell=cells).pivot(index=["x", "y", "environment"], columns="mode", values="cell")
     order = pd.MultiIndex.from_frame(rows[["x", "y", "environment"]].drop_duplicates())

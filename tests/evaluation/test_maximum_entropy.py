@@ -58,6 +58,19 @@ def test_the_text_has_a_row_for_each_environment_and_a_column_for_each_mode(make
     assert both[2] == ALL
 
 
+def test_all_says_of_how_many_environments_where_others_have_more(make_run):
+    for seed in range(5):
+        for env_id in ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5"):
+            for label in ("PPO", "MaxEntPPO"):
+                make_run(label, env_id, seed, **ONE_MODE)
+            if env_id != "Hopper-v5":
+                make_run("PPO, bonus", env_id, seed, algorithm="MaxEntPPO", **ONE_MODE)
+    table = maximum_entropy_table(load_results(make_run.results), FEW)
+    names = table.text.groupby("X")["Environment"].agg("last").to_dict()
+    assert names == {"MaxEntPPO": ALL, "PPO, bonus": f"{ALL} 2"}
+    assert ALL in table.data[table.data["x"] == "PPO, bonus"]["environment"].tolist()
+
+
 def test_a_counterpart_has_the_policy_that_differs_least(make_run):
     kinds = {"of the state": {"net_arch": [64], "state_dependent_std": True}, "": {"net_arch": [64]}}
     for name, kwargs in kinds.items():
