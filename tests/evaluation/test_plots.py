@@ -253,6 +253,26 @@ def test_paths_are_exact_to_a_hundredth_of_a_point():
     assert drawing.rounded(drawn) == b'<path id="a1.23456" d="M 1.23 -3 L 30 0 Q 1.5 2 3 4.1 z" style="line: 0.875"/>'
 
 
+def test_names_in_a_drawing_do_not_depend_on_how_a_processor_rounds():
+    drawn = (
+        b'<use xlink:href="#mfedcba9876"/><path clip-path="url(#p0123456789)" style="fill: #012345"/>'
+        b'<path id="mfedcba9876"/><clipPath id="p0123456789"/><g id="patch_1"/>'
+    )
+    expected = (
+        b'<use xlink:href="#m1"/><path clip-path="url(#p2)" style="fill: #012345"/>'
+        b'<path id="m1"/><clipPath id="p2"/><g id="patch_1"/>'
+    )
+    assert drawing.numbered(drawn) == expected
+
+
+def test_no_name_in_a_figure_comes_from_exact_coordinates(results):
+    svg = plots.learning_curves(results, "deterministic", BOOTSTRAP).svg.decode()
+    names = set(re.findall(r'id="([mp]\w+)"', svg))
+    assert {"m1", "p2"} <= names or {"p1", "m2"} <= names
+    assert set(re.findall(r"url\(#(\w+)\)", svg)) <= names
+    assert not [name for name in names if re.fullmatch(r"[mp][0-9a-f]{10}", name)]
+
+
 def test_algorithms_are_told_apart_without_colour(make_run):
     for number in range(24):
         make_run(f"algorithm {number:02}", train=False)
