@@ -67,7 +67,9 @@ def git_revision(directory: Path) -> dict[str, Any] | None:
         return None
     revision = _ask("git", "-C", top, "rev-parse", "HEAD")
     # results are what runs write while they run; only the code decides what a run computes
-    changes = _ask("git", "-C", top, "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)results")
+    # without a lock: a run that is killed at this moment would leave it, and nobody could commit there
+    status = ("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)results")
+    changes = _ask("git", "--no-optional-locks", "-C", top, *status)
     if revision is None or changes is None:
         return None
     return {"revision": revision, "dirty": bool(changes)}

@@ -32,7 +32,7 @@ def test_tables_regenerate_byte_for_byte(suite, blank_figures, tmp_path):
     assert differences(suite, tmp_path, "tables") == []
 
 
-@pytest.mark.slow
+@pytest.mark.slow(however_late=True)
 @needs_tested_matplotlib
 @pytest.mark.parametrize("suite", SUITES)
 def test_tables_and_figures_regenerate_byte_for_byte(suite, tmp_path):

@@ -69,7 +69,10 @@ def test_git_revision_tells_code_changes_from_new_results(tmp_path):
     _git(tmp_path, "init", "-q")
     _git(tmp_path, "add", ".")
     _git(tmp_path, "commit", "-q", "-m", "first")
+    os.utime(package / "code.py", (1, 1))  # git would note in its index that it has looked, and lock it for that
+    index = (tmp_path / ".git" / "index").read_bytes()
     assert git_revision(package) == {"revision": _git(tmp_path, "rev-parse", "HEAD"), "dirty": False}
+    assert (tmp_path / ".git" / "index").read_bytes() == index
     (tmp_path / "results" / "scores.csv").write_text("2\n")
     assert git_revision(package)["dirty"] is False
     (package / "code.py").write_text("a = 2\n")
