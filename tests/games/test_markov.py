@@ -92,7 +92,7 @@ def test_learned_action_values_are_those_of_the_equilibrium(end, tmp_path):
     """They solve ``Q = r + γ·P·V`` with the values ``V`` that the strategies have at the equilibrium."""
     game = random_markov_game(6, (2, 3), **end)
     assert (OMWU(game, 0.5).q_values == 0.0).all()
-    solver = OMWU(game, 0.5).learn(2_500)  # values settle long after strategies
+    solver = OMWU(game, 0.5).learn(2_500)  # values settle long after strategies, whose gap is rounding by then
     assert solver.q_values.shape == (*game.layout, 2, 3)
     high, low = game.best_response_values(*solver.policy(), 0.5)
     for values in (high, low):

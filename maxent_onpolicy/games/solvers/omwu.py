@@ -145,7 +145,7 @@ class OMWU(Solver):
             largest(found.exploitability),
             float(np.mean(np.asarray(found.value))),
         )
-        self._back_off.see(gap)
+        self._back_off.see(gap, scale=self.tau + record.nash_conv + float(np.abs(np.asarray(found.value)).max()))
         tau = self._temperature(progress_remaining, gap)
         if self._floor is not None and isinstance(self._schedule, Annealing):
             tau = self._floor.hold(self.tau, tau, record.exploitability)

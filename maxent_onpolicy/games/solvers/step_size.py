@@ -6,6 +6,7 @@ from torch import Tensor
 
 _GROWTH = 1.02
 _PATIENCE = 1.5
+_ROUNDING = 1e-13
 _SMALLEST = 1e-3
 _WEAKEST = 0.01  # of τ
 _COLDEST = 1e-15  # the square of _WEAKEST times this is no zero in float32
@@ -45,9 +46,13 @@ class BackOff:
         self.factor = 1.0
         self._last = float("inf")
 
-    def see(self, qre_gap: float) -> None:
-        """Take note of the gap after some updates."""
-        grows = not qre_gap <= _PATIENCE * self._last  # NaN grows
+    def see(self, qre_gap: float, scale: float) -> None:
+        """Take note of the gap after some updates, in a game of that scale: what is far below it is rounding.
+
+        At the equilibrium the gap is nothing but rounding, which grows and shrinks as it likes, while the action values
+        of a Markov game still settle.
+        """
+        grows = not qre_gap <= max(_PATIENCE * self._last, _ROUNDING * scale)  # NaN grows
         self.factor = max(_SMALLEST, self.factor * 0.5) if grows else min(1.0, self.factor * _GROWTH)
         self._last = qre_gap
 
