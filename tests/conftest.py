@@ -1,6 +1,8 @@
 """Settings of the whole suite."""
 
+import os
 import sys
+import time
 from collections.abc import Iterator
 
 import absl.logging
@@ -17,6 +19,17 @@ settings.load_profile("repeatable")
 # OpenSpiel imports absl, whose log handler closes its stream when logging is set up anew, as submitit does:
 # the stream must not be the file in which pytest captures output.
 absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
+
+
+# Seconds since the epoch. On a machine that is too slow for all of them, .ci/run gives up slow tests, and says which,
+# rather than the checks that follow; those that hold committed tables and figures against their runs it never does.
+SLOW_TESTS_UNTIL = float(os.environ.get("SLOW_TESTS_UNTIL", "inf"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    slow = item.get_closest_marker("slow")
+    if slow is not None and time.time() > SLOW_TESTS_UNTIL and not slow.kwargs.get("however_late", False):
+        pytest.skip("the time for slow tests is over (SLOW_TESTS_UNTIL)")
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from benchmarks.speed import report as speed_report
 from benchmarks.speed.store import Store
 from tests.committed import RESULTS, contents, differing, needs_tested_matplotlib
 
-pytestmark = [pytest.mark.slow, needs_tested_matplotlib]
+pytestmark = [pytest.mark.slow(however_late=True), needs_tested_matplotlib]
 
 
 def write_speed(committed: Path, folder: Path) -> None:
