@@ -49,7 +49,7 @@ def run_command(*arguments: object, cwd: Path, **options: Any) -> subprocess.Com
     return done
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 300.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"

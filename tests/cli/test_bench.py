@@ -169,7 +169,7 @@ def test_sigint_leaves_a_state_that_can_be_resumed(tmp_path):
     process = start_bench(tmp_path, suite, "--jobs", "1")
     wait_until(lambda: iterating(path))
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "stopping: each run writes a checkpoint" in output
     assert "interrupted with 3 runs unfinished; the same command goes on from there" in output
@@ -254,7 +254,7 @@ def test_a_run_killed_from_outside_is_retried_from_its_checkpoint(tmp_path):
     workers = [int(pid) for file in children for pid in file.read_text().split()]
     assert len(workers) == 1
     os.kill(workers[0], signal.SIGKILL)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 0
     assert "will retry   PPO on CartPole-v1, seed 0: killed by SIGKILL" in output
     assert "(attempt 2)" in output
@@ -273,6 +273,6 @@ def test_a_second_sigint_kills(tmp_path):
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(2)  # the iteration takes minutes
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=20)
+    process.communicate(timeout=300)
     assert process.returncode == 130
     assert json.loads((path / "status.json").read_text())["state"] == "running"

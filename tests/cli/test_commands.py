@@ -289,6 +289,6 @@ def test_an_unfinished_run_is_resumed(in_tmp, capsys):
 
 def test_a_reader_that_has_seen_enough_is_no_error(in_tmp):
     shell = f"{shlex.join(command('bench', '--help'))} | head -1"
-    done = subprocess.run(["bash", "-c", shell], env=environment(), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["bash", "-c", shell], env=environment(), capture_output=True, text=True, timeout=300)
     assert done.stdout.startswith("Run every algorithm")
     assert done.stderr == ""

@@ -118,7 +118,7 @@ def test_a_worker_killed_from_outside_goes_on_from_its_checkpoint(tmp_path, laun
     wait_until(lambda: iterating(path))
     (worker,) = workers_of(path)
     os.kill(worker, signal.SIGKILL)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     assert "will retry   PPO on CartPole-v1, seed 0: killed by SIGKILL" in output
     assert "(attempt 2)" in output
@@ -131,7 +131,7 @@ def test_ctrl_c_stops_the_runs_and_the_same_command_goes_on(tmp_path, launcher):
     process = start(tmp_path, suite, *launcher)
     wait_until(lambda: iterating(path))
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 130, output
     assert "Traceback" not in output
     assert "stopping: each run writes a checkpoint" in output
@@ -160,7 +160,7 @@ def test_a_preempted_job_is_queued_again_and_ends_as_if_nothing_had_been(tmp_pat
             os.kill(number, signal.SIGTERM)
             os.kill(number, signal.SIGUSR2)
     os.kill(task, signal.SIGUSR2)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     assert "queued again PPO on CartPole-v1, seed 0" in output
     assert "started      PPO on CartPole-v1, seed 0 from step" in output
@@ -187,7 +187,7 @@ def test_a_detached_submission_goes_on_alone_and_is_followed_later(tmp_path, uni
     seen = next((line for line in process.stdout if "1 run is with the cluster already" in line), None)
     patience.cancel()
     os.kill(worker, signal.SIGCONT)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=300)
     assert seen is not None
     assert process.returncode == 0, output
     assert "report: results/tiny/report.html" in output
@@ -205,7 +205,7 @@ def test_a_ray_worker_that_dies_is_reported_and_its_run_goes_on(tmp_path, uninte
     (worker,) = workers_of(path)
     parent = int(Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[1])
     os.kill(parent, signal.SIGKILL)
-    output, _ = process.communicate(timeout=180)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     assert "will retry   PPO on CartPole-v1, seed 0: Ray lost it: The worker died unexpectedly" in output
     assert completed(path)
@@ -255,7 +255,7 @@ def test_slurm_gets_a_job_back_that_it_takes_away(tmp_path, uninterrupted, first
         assert Path(f"/proc/{task}").exists(), "it waits for what SLURM does next"
     for each in {worker, task} if not first else {task}:
         os.kill(each, signal.SIGUSR2)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     assert (folder / "requeued").read_text() == "requeue 4711\n"
     assert "queued again PPO on CartPole-v1, seed 0" in output

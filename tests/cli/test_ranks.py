@@ -32,7 +32,7 @@ def start(*arguments: str | Path, processes: int = 2) -> subprocess.Popen:
 
 def run(*arguments: str | Path, processes: int = 2) -> tuple[int, str, str]:
     process = start(*arguments, processes=processes)
-    output, errors = process.communicate(timeout=180)
+    output, errors = process.communicate(timeout=300)
     return process.returncode, output, errors
 
 
@@ -50,9 +50,9 @@ def test_ranks_train_one_run_that_can_be_stopped_and_resumed(tmp_path: Path) -> 
 
     process = start("train", *SETTINGS, "--results", tmp_path / "stopped", "--checkpoint-seconds", "0")
     checkpoint = tmp_path / "stopped" / "local" / RUN / "checkpoint.zip"
-    wait_until(checkpoint.exists, seconds=60)
+    wait_until(checkpoint.exists)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     stopped = RunDirectory(tmp_path / "stopped" / "local" / RUN)
     assert stopped.status["state"] == "interrupted"
     assert 0 < stopped.status["timesteps"] < 2048

@@ -148,7 +148,7 @@ def test_a_worker_that_nobody_listens_to_stops_with_a_checkpoint(tmp_path):
     assert process.stdout is not None
     process.stdout.readline()
     process.stdout.close()
-    assert process.wait(60) == 130
+    assert process.wait(300) == 130
     stopped = RunDirectory(run.path)
     assert stopped.status["state"] == "interrupted"
 

@@ -236,7 +236,7 @@ def test_torchrun_ends_the_whole_job_when_a_rank_dies() -> None:
         [*launcher, HERE / "failing_rank.py", "exit", "rarely"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 

@@ -76,7 +76,7 @@ class KillServer:
     def __exit__(self, *exception: object) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.wait(60)
+        self._process.wait(300)
 
     def start(self, folder: Path, *argv: object, cut: int | None = None) -> Child:
         """Start a command that works in ``folder``; it is killed at the ``cut``-th file it touches there."""

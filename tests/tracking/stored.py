@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 
-def wandb_records(folder: Path, seconds: float = 30.0) -> list[list[Any]]:
+def wandb_records(folder: Path, seconds: float = 300.0) -> list[list[Any]]:
     """The records of every offline run of W&B in ``folder``, in the order in which they were begun.
 
     W&B's own process writes the last of them a moment after a run was finished.

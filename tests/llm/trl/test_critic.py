@@ -119,7 +119,7 @@ def test_it_computes_in_single_precision_whatever_surrounds_it(critic):
 
 def in_processes(critics, batches, epochs):
     """Let each critic step on its own batch; means are taken over all of them."""
-    barrier, shared = threading.Barrier(len(critics), timeout=20), {}
+    barrier, shared = threading.Barrier(len(critics), timeout=300), {}
 
     def run(rank):
         def average(tensor):

@@ -23,7 +23,7 @@ def run(folder: Path, way: str, checkpoint: Path | None = None) -> list[Result]:
         [*launcher, HERE / "train_rank.py", folder, way, *more],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
