@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from maxent_onpolicy.evaluation.counterparts import STOCK, counterpart_table
+from maxent_onpolicy.evaluation.counterparts import STOCK, counterpart_table, family
 from maxent_onpolicy.evaluation.scores import Results, load_results
 from maxent_onpolicy.evaluation.tables import Bootstrap, Table
 
 
 def together(ours: Results, stock: Results) -> Results:
     """Return the runs of two suites as one, of ours only the algorithms that change nothing but the implementation."""
-    same = {name for name, other in STOCK.items() if other.removeprefix("SB3 ") == name}
+    same = {name for name in STOCK if family(name) == name}
     checkpoints = ours.checkpoints[ours.checkpoints["label"].isin(same)]
     return replace(
         stock,

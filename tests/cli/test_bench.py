@@ -273,6 +273,6 @@ def test_a_second_sigint_kills(tmp_path):
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(2)  # the iteration takes minutes
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=300)
+    process.communicate(timeout=20)
     assert process.returncode == 130
     assert json.loads((path / "status.json").read_text())["state"] == "running"
