@@ -138,6 +138,16 @@ def build_sections(results: Results, bootstrap: Bootstrap) -> list[Section]:
     curves = [learning_curves(results, each, bootstrap) for each in results.modes]
     candidates: list[tuple[str, str, Sequence[Table | Plot | None], bool]] = [
         ("summary", "Summary", [_summary(results, bootstrap)], False),
+        (
+            "maximum-entropy",
+            "What entropy does",
+            [
+                maximum_entropy_plot(entropy.data, bootstrap) if entropy else None,
+                entropy,
+                while_learning_table(results, bootstrap),
+            ],
+            False,
+        ),
         (curves[0].name, curves[0].title, curves[:1], False),
         (
             "generalisation",
@@ -156,16 +166,6 @@ def build_sections(results: Results, bootstrap: Bootstrap) -> list[Section]:
                 environment_table(results, bootstrap),
                 published_table(results, bootstrap),
                 gain_table(results, bootstrap),
-            ],
-            False,
-        ),
-        (
-            "maximum-entropy",
-            "What entropy does",
-            [
-                maximum_entropy_plot(entropy.data, bootstrap) if entropy else None,
-                entropy,
-                while_learning_table(results, bootstrap),
             ],
             False,
         ),
