@@ -1,12 +1,16 @@
-"""The package's shape: imports point one way, reading results needs no PyTorch, files stay short."""
+"""The package's shape: imports point one way, reading results needs no PyTorch, files stay short, pins fit."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError, metadata
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 import maxent_onpolicy
 
@@ -104,3 +108,23 @@ def test_files_are_short(module: str) -> None:
 
 def test_the_package_says_that_it_is_typed() -> None:
     assert files("maxent_onpolicy").joinpath("py.typed").is_file()
+
+
+def test_pinned_versions_install_on_the_oldest_python_that_the_package_allows() -> None:
+    root = PACKAGE.parent
+    allowed = tomllib.loads((root / "pyproject.toml").read_text())["project"]["requires-python"]
+    oldest = re.fullmatch(r">=(\d+\.\d+)", allowed)
+    assert oldest, allowed
+    checked, wrong = 0, []
+    for name, version in re.findall(r"(?m)^([\w.-]+)==(\S+)", (root / "constraints.txt").read_text()):
+        try:
+            installed = metadata(name)
+        except PackageNotFoundError:
+            continue
+        if installed["Version"] == version:
+            checked += 1
+            needs = installed.get("Requires-Python") or ""
+            wrong += [f"{name} {version}: {needs}"] * (f"{oldest[1]}.0" not in SpecifierSet(needs))
+
+    assert checked > 20
+    assert wrong == []
